@@ -1,0 +1,24 @@
+"""From one config to an honest, k-fold-validated answer. This page is the map.
+
+    settings      every setting: type, bounds, reason; composes and checks a config     -> Settings
+    data          a name                                                                -> Dataset
+    folds         who sees which rows, what is learnt from them                         -> Plan, Replica
+    models        plain torch modules and initial weights
+    engines       train replicas: `lightning` stacks them on a tensor axis, `scratch` is NumPy by hand -> Fitted
+    metrics       what a score is, and which way is better
+    statistics    what k scores say together                                            -> Interval
+    results       what an experiment leaves behind                                      -> RunResult
+    streams       random numbers, derived from what they are for
+    errors        what a user can mend
+
+    experiment    the story: load -> split -> fit -> score -> refit                     -> RunResult
+    tracking      RunResult -> MLflow
+    search        propose, run, prune, go on
+    figures, report, export, compare      readers of results
+
+Read `experiment` first. A module imports only from layers below its own; `tests/test_architecture.py` draws them.
+"""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

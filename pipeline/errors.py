@@ -1,0 +1,27 @@
+"""What can go wrong through no fault of the program.
+
+    PipelineError            told in one message, without a traceback; exit code 2
+    ├── ConfigError          a setting that is unknown, mistyped, out of bounds, or at odds with another
+    ├── DataError            rows that are missing, damaged, or unfit for what is asked of them
+    └── StoreError           a tracking server or a study's storage that cannot be reached or does not fit
+
+Everything else that escapes is a defect of this project and keeps its traceback (exit code 1).
+"""
+
+from __future__ import annotations
+
+
+class PipelineError(Exception):
+    """Base of the errors a user can mend; the message says what was expected, what came and how to fix it."""
+
+
+class ConfigError(PipelineError):
+    """The configuration does not describe an experiment that can run."""
+
+
+class DataError(PipelineError):
+    """The data cannot serve the experiment as configured."""
+
+
+class StoreError(PipelineError):
+    """The tracking store or the study's storage cannot be used."""

@@ -1,0 +1,1 @@
+"""Plain networks, as the guide writes them. Nothing here knows of folds, stacks or trainers."""

@@ -1,0 +1,35 @@
+"""What every test may rely on: one thread, no traces outside its own folder, the same examples every time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Set before any test module imports torch or NumPy; subprocesses inherit it. Two threads are slower than one on
+# networks of this size, and the workers of pytest-xdist share the cores.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+import hypothesis
+import pytest
+
+pytest.register_assert_rewrite("tests.engines.conformance")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("reproducible")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths and the default tracking store lead into the test's own folder, never into the checkout."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")

@@ -1,0 +1,30 @@
+"""`python scripts/data.py`, as `make data` calls it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(repository / "scripts" / "data.py"), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_one_line_per_data_set(repository: Path) -> None:
+    done = run(repository, "digits", "xor")
+    assert (done.returncode, done.stderr) == (0, "")
+    digits, xor = done.stdout.splitlines()
+    assert digits.startswith("digits: 1,797 rows of 8 × 8 uint8, 10 classes · scikit-learn")
+    assert xor.startswith("xor: 400 rows of 2 float32, 2 classes · generated")
+
+
+def test_a_failure_is_one_message_and_the_others_are_still_fetched(repository: Path) -> None:
+    done = run(repository, "irs", "iris")
+    assert done.returncode == 2
+    assert done.stdout.startswith("iris: 150 rows")
+    assert "Did you mean data=iris?" in done.stderr
+    assert "Traceback" not in done.stderr
