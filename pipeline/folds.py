@@ -95,7 +95,7 @@ def plan(data: Dataset, settings: Settings) -> Plan:
 
 
 def inner_rows_are_watched(settings: Settings) -> bool:
-    """Early stopping and the plateau schedule decide by inner rows; without them all of a fold's share is trained on."""
+    """Early stopping and the plateau schedule decide by inner rows; without either, the whole share is trained on."""
     scheduler = settings.scheduler
     plateau = scheduler is not None and scheduler.target == "torch.optim.lr_scheduler.ReduceLROnPlateau"
     return plateau or settings.trainer.patience is not None

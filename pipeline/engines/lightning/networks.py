@@ -1,0 +1,74 @@
+"""From a replica to its plain network, and back from trained arrays."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import ConfigError
+from pipeline.folds import Replica, Scaling
+from pipeline.streams import stream_seed
+
+
+def build_network(replica: Replica, shape: tuple[int, ...]) -> nn.Module:
+    """The replica's network with its initial weights, in float32 on the CPU. `shape` is that of one row."""
+    settings = replica.settings
+    target = settings.model.resolve()
+    offered: dict[str, Any] = {
+        "inputs": int(np.prod(shape)),
+        "outputs": replica.outputs,
+        "activation": settings.activation.build,
+        "hidden": settings.model.hidden,
+        "dropout": settings.model.dropout,
+        "batch_norm": settings.model.batch_norm,
+    }
+    takes = inspect.signature(target).parameters
+    network: nn.Module = settings.model.build(**{name: value for name, value in offered.items() if name in takes})
+    initialize(network, replica)
+    return network
+
+
+def initialize(network: nn.Module, replica: Replica) -> None:
+    """Draw every weight matrix by the configured initializer from the stream of (seed, weights, fold); biases are 0."""
+    settings = replica.settings
+    generator = torch.Generator().manual_seed(stream_seed(settings.seed, "weights", replica.split.fold))
+    fill = settings.initializer.resolve()
+    more = {"generator": generator} if "generator" in inspect.signature(fill).parameters else {}
+    for name, parameter in network.named_parameters():
+        if name.rpartition(".")[2].startswith("bias"):
+            nn.init.zeros_(parameter)
+        elif parameter.dim() >= 2:
+            try:
+                fill(parameter, **settings.initializer.arguments, **more)
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"{settings.initializer.target} cannot fill {name}: {error}") from error
+
+
+def restore_network(replica: Replica, weights: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> nn.Module:
+    """The trained network in evaluation mode, in the precision of its weights."""
+    network = build_network(replica, shape)
+    state = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
+    network.to(next(iter(state.values())).dtype)
+    counters = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
+    network.load_state_dict({**counters, **state})
+    return network.eval()
+
+
+class Standardize(nn.Module):
+    """(inputs - shift) / scale in floating point, as learnt from the training rows."""
+
+    def __init__(self, scaling: Scaling, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.shift: Tensor
+        self.scale: Tensor
+        self.register_buffer("shift", torch.from_numpy(np.array(scaling.shift)).to(dtype))
+        self.register_buffer("scale", torch.from_numpy(np.array(scaling.scale)).to(dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raw rows, bytes or numbers, to what the network was trained on."""
+        return (x.to(self.shift.dtype) - self.shift) / self.scale

@@ -1,0 +1,74 @@
+"""Lightning's Trainer with everything off that a stack does itself, and the CPU threads to run it on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Trainer
+
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+
+_ONE_THREAD_BELOW = 2e7
+"""Multiplications per step under which a second thread costs more than it gains (measured on two cores)."""
+
+
+def build_trainer(settings: Settings, epochs: int) -> Trainer:
+    """A Trainer for so many epochs. Raises ConfigError if the accelerator is not there."""
+    wanted = settings.trainer
+    # Its INFO lines (which accelerators are there, why it stopped) come once per fit; `make doctor` tells them.
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    try:
+        return Trainer(
+            accelerator=wanted.accelerator,
+            devices=wanted.devices,
+            num_nodes=wanted.num_nodes,
+            strategy=wanted.strategy,
+            precision=wanted.precision,
+            max_epochs=epochs,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            limit_val_batches=0,
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ModuleNotFoundError, ValueError) as error:
+        raise ConfigError(
+            f"trainer.accelerator={wanted.accelerator} with devices={wanted.devices}, strategy={wanted.strategy} and "
+            f"precision={wanted.precision} cannot run here: {error} `make doctor` lists what this machine has."
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the warnings of Lightning that speak of choices made here on purpose."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        warnings.filterwarnings("ignore", message=".*`LightningModule.training_step` returned `None`.*")
+        warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+        yield
+
+
+@contextmanager
+def threads(settings: Settings, multiplications: float) -> Iterator[None]:
+    """Run with the configured number of CPU threads, or with one where a step is too small to share."""
+    before = torch.get_num_threads()
+    small = multiplications < _ONE_THREAD_BELOW
+    wanted = settings.trainer.threads or (1 if small else min(before, os.cpu_count() or 1))
+    torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,157 @@
+"""The story of one experiment: load → split → fit → score → refit → one look at the test rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from statistics import median_high
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline import engines
+from pipeline.data import Dataset, load
+from pipeline.engines import Fitted, Key
+from pipeline.folds import Plan, Replica, inner_rows_are_watched, plan, refit_replica, replicas
+from pipeline.metrics import metrics_of
+from pipeline.results import Epoch, FoldResult, Interval, RunResult, Status
+from pipeline.statistics import summarize
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+
+Observer = Callable[[Sequence[Epoch]], Collection[Key] | None]
+"""Hears every evaluated epoch of all replicas still training; may name replicas to prune."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """A result with the arrays behind it. `final*` and `test_predictions` are None before the refit."""
+
+    settings: Settings
+    data: Dataset
+    plan: Plan
+    result: RunResult
+    replicas: list[Replica]
+    fitted: list[Fitted]  # of the folds, in order; empty for an outcome continued from a saved result
+    final_replica: Replica | None = None
+    final: Fitted | None = None
+    test_predictions: np.ndarray | None = None
+
+
+def run(settings: Settings, observer: Observer | None = None) -> Outcome:
+    """The whole story."""
+    return finish(validate(settings, load(settings.data, settings.seed), observer), observer)
+
+
+def validate(settings: Settings, data: Dataset, observer: Observer | None = None, trial: int = 0) -> Outcome:
+    """Train one network per fold and score each on its own rows. Test rows play no part."""
+    started = time.perf_counter()
+    the_plan = plan(data, settings)
+    networks = replicas(data, settings, the_plan, trial)
+    fitted = engines.create(settings).fit(networks, data, observer or _nobody)
+    folds = tuple(_fold_result(data, *pair) for pair in zip(networks, fitted, strict=True))
+    result = RunResult(
+        task_name=settings.task_name,
+        primary=metrics_of(data.task)[0].name,
+        folds=folds,
+        cv=_summary(folds),
+        seconds=time.perf_counter() - started,
+        data=_facts(data, the_plan),
+        notes=_notes(settings, the_plan),
+    )
+    return Outcome(settings, data, the_plan, result, networks, fitted)
+
+
+def finish(outcome: Outcome, observer: Observer | None = None) -> Outcome:
+    """Refit on all development rows and look at the test rows, once. A diverged or pruned outcome is returned as is."""
+    if not outcome.result.cv:
+        return outcome
+    settings, data, the_plan = outcome.settings, outcome.data, outcome.plan
+    started = time.perf_counter()
+    replica = refit_replica(data, settings, the_plan, epochs=_refit_epochs(outcome.result))
+    engine = engines.create(settings)
+    (final,) = engine.fit([replica], data, observer or _nobody)
+    predictions = None
+    refit = _fold_result(data, replica, final)
+    if len(the_plan.test) and final.status is Status.COMPLETED:
+        predictions = engine.predict(replica, final, data, the_plan.test)
+        scores = score(data, the_plan.test, predictions)
+        refit = replace(refit, scores=scores, scored_rows=len(the_plan.test))
+    seconds = outcome.result.seconds + time.perf_counter() - started
+    result = replace(outcome.result, refit=refit, seconds=seconds)
+    return replace(outcome, result=result, final_replica=replica, final=final, test_predictions=predictions)
+
+
+def refit(settings: Settings, data: Dataset, validated: RunResult, observer: Observer | None = None) -> Outcome:
+    """`finish` for a validation that ran earlier, perhaps in another process, and left only its saved result."""
+    return finish(Outcome(settings, data, plan(data, settings), validated, [], []), observer)
+
+
+def score(data: Dataset, rows: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+    """Every metric of the task on these rows."""
+    targets = data.targets[rows]
+    return {metric.name: metric(targets, predictions) for metric in metrics_of(data.task)}
+
+
+def _fold_result(data: Dataset, replica: Replica, fitted: Fitted) -> FoldResult:
+    rows = replica.split.score
+    scores = score(data, rows, fitted.predictions) if len(fitted.predictions) else {}
+    if scores:
+        scores["loss"] = next(e.scores["loss"] for e in fitted.history if e.epoch == fitted.best_epoch)
+    return FoldResult(
+        fold=replica.split.fold,
+        status=fitted.status,
+        best_epoch=fitted.best_epoch,
+        scores=scores,
+        history=fitted.history,
+        train_rows=len(replica.split.train),
+        inner_rows=len(replica.split.inner),
+        scored_rows=len(rows),
+    )
+
+
+def _summary(folds: Sequence[FoldResult]) -> dict[str, Interval]:
+    """Every metric over the folds; nothing unless every fold has a network, since a mean over some would flatter."""
+    if not all(fold.scores for fold in folds):
+        return {}
+    train = float(np.mean([fold.train_rows for fold in folds]))
+    scored = float(np.mean([fold.scored_rows for fold in folds]))
+    return {name: summarize([fold.scores[name] for fold in folds], train, scored) for name in folds[0].scores}
+
+
+def _refit_epochs(result: RunResult) -> int:
+    """As many epochs as the folds found best, in the middle of them."""
+    return median_high(fold.best_epoch for fold in result.folds)
+
+
+def _facts(data: Dataset, the_plan: Plan) -> dict[str, object]:
+    return {
+        "name": data.name,
+        "task": data.task,
+        "rows": len(data),
+        "development_rows": len(the_plan.development),
+        "test_rows": len(the_plan.test),
+        "shape": list(data.inputs.shape[1:]),
+        "classes": list(data.class_names),
+        "fingerprint": data.fingerprint,
+    }
+
+
+def _notes(settings: Settings, the_plan: Plan) -> tuple[str, ...]:
+    rules = settings.validation
+    notes = []
+    if rules.method == "resubstitution":
+        notes.append("Scored on the rows that taught it: this shows that it can learn them, not that it generalises.")
+    if inner_rows_are_watched(settings):
+        notes.append(f"Early stopping and plateau schedules watched {rules.inner:.0%} of each fold's training rows.")
+    if not len(the_plan.test):
+        notes.append("No test rows were kept, so there is no score on rows that nothing was chosen on.")
+    elif settings.search is None:
+        notes.append(f"{len(the_plan.test)} test rows were scored once, by the refit.")
+    return tuple(notes)
+
+
+def _nobody(_: Sequence[Epoch]) -> None:
+    """The observer when nobody watches."""

@@ -1,0 +1,230 @@
+"""What types alone cannot say: rules across settings, allowed targets, and arguments against signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from pipeline.settings.schema import Component, ModelSettings, OptimizerSettings, Settings
+from pipeline.settings.signatures import Signature, UnknownTarget, exists, names_in, signature_of
+from pipeline.settings.wording import Problem, did_you_mean, must_be, nearest, show
+
+ALLOWED_TARGETS = (
+    "torch.nn",
+    "torch.optim",
+    "pipeline.models",
+    "pipeline.engines.lightning.schedules",
+    "optuna.samplers",
+    "optuna.pruners",
+)
+"""Modules whose objects any `_target_` may name; `allow_targets` adds more."""
+
+# Arguments that the program gives when it builds the object, so that a config must not.
+_SUPPLIED: dict[str, frozenset[str]] = {
+    "model": frozenset({"inputs", "outputs", "activation"}),
+    "initializer": frozenset({"generator"}),
+    "optimizer": frozenset({"params"}),
+    "scheduler": frozenset({"optimizer", "steps_per_epoch"}),
+    "loss": frozenset({"reduction"}),
+}
+_PLATEAU = "torch.optim.lr_scheduler.ReduceLROnPlateau"
+_BY_STEP = ("torch.optim.lr_scheduler.OneCycleLR", "pipeline.engines.lightning.schedules.warmup_cosine")
+_FOLDED = ("kfold", "stratified", "repeated", "group")
+
+
+def broken_rules(settings: Settings) -> list[Problem]:
+    """Everything that is wrong with settings whose types are right."""
+    problems = [problem for rule in _RULES for problem in rule(settings)]
+    for key, component in components(settings).items():
+        problems += _component_problems(key, component, settings.allow_targets)
+    return problems
+
+
+def components(settings: Settings) -> dict[str, Component]:
+    """Every `_target_` of a configuration, by the key of its section."""
+    found = {name: value for name, value in settings if isinstance(value, Component)}
+    if settings.search is not None:
+        found |= {"search.sampler": settings.search.sampler, "search.pruner": settings.search.pruner}
+    return found
+
+
+def configurable(key: str, signature: Signature) -> list[str]:
+    """The arguments of a section's target that a config may give."""
+    names = list(signature.parameters)
+    if key == "initializer":
+        names = names[1:]  # the weight itself, whatever it is called
+    return [name for name in names if name not in _SUPPLIED.get(key, frozenset())]
+
+
+def _folds(settings: Settings) -> Iterator[Problem]:
+    rules = settings.validation
+    if rules.method in _FOLDED and rules.folds is None:
+        yield Problem("validation.folds", f"must be an integer >= 2 for method {rules.method}; got null.")
+    if rules.method not in _FOLDED and rules.folds is not None:
+        yield Problem("validation.folds", f"{rules.method} has no folds; set it to null or use validation=kfold.")
+    if rules.repeats > 1 and rules.method != "repeated":
+        yield Problem("validation.repeats", f"only validation=repeated repeats; {rules.method} must have 1.")
+    if rules.method == "holdout" and rules.fraction is None:
+        yield Problem("validation.fraction", "must be a number > 0 and < 1 for method holdout; got null.")
+    if rules.method != "holdout" and rules.fraction is not None:
+        yield Problem("validation.fraction", f"{rules.method} has none; set it to null or use validation=holdout.")
+
+
+def _inner_rows(settings: Settings) -> Iterator[Problem]:
+    """Resubstitution keeps no row back that early stopping or a plateau schedule could watch."""
+    if settings.validation.method != "resubstitution":
+        return
+    why = "validation=resubstitution trains on every row and has none to watch"
+    if settings.trainer.patience is not None:
+        yield Problem("trainer.patience", f"{why}; set it to null or use another validation.")
+    if settings.scheduler is not None and settings.scheduler.target == _PLATEAU:
+        yield Problem("scheduler", f"{why}, which plateau needs; use another scheduler or another validation.")
+
+
+def _numpy_engine(settings: Settings) -> Iterator[Problem]:
+    trainer = settings.trainer
+    if settings.engine.name != "numpy":
+        return
+    why = "engine=numpy computes in one process on the CPU"
+    if trainer.accelerator not in ("auto", "cpu"):
+        yield Problem("trainer.accelerator", f"{why}: must be auto or cpu; got {trainer.accelerator}.")
+    if trainer.precision.startswith("bf16"):
+        yield Problem("trainer.precision", f"{why}: must be 32-true or 64-true; got {trainer.precision}.")
+    if trainer.devices not in (1, "auto"):
+        yield Problem("trainer.devices", f"{why}: must be 1 or auto; got {trainer.devices}.")
+    if trainer.num_nodes > 1:
+        yield Problem("trainer.num_nodes", f"{why}: must be 1; got {trainer.num_nodes}.")
+    if trainer.strategy != "auto":
+        yield Problem("trainer.strategy", f"{why}: must be auto; got {trainer.strategy}.")
+
+
+def _accelerators(settings: Settings) -> Iterator[Problem]:
+    trainer = settings.trainer
+    if trainer.accelerator == "mps" and trainer.precision == "64-true":
+        yield Problem("trainer.precision", "mps has no 64-bit floats; use 32-true or another accelerator.")
+
+
+def _optimizer(settings: Settings) -> Iterator[Problem]:
+    more = settings.optimizer.model_extra or {}
+    if more.get("nesterov") is True and not settings.optimizer.momentum:
+        yield Problem("optimizer.nesterov", f"needs optimizer.momentum > 0; got {show(settings.optimizer.momentum)}.")
+    if more.get("nesterov") is True and more.get("dampening"):
+        yield Problem("optimizer.nesterov", f"needs optimizer.dampening=0; got {show(more['dampening'])}.")
+
+
+def _scheduler(settings: Settings) -> Iterator[Problem]:
+    scheduler = settings.scheduler
+    if scheduler is None:
+        return
+    if scheduler.target in _BY_STEP and scheduler.interval != "step":
+        yield Problem("scheduler.interval", f"must be step for {scheduler.target}, which counts steps; got epoch.")
+    epochs, last = scheduler.arguments.get("epochs"), settings.trainer.max_epochs
+    if scheduler.target in _BY_STEP and isinstance(epochs, int) and epochs < last:
+        yield Problem("scheduler.epochs", f"must be at least trainer.max_epochs, {last}; got {epochs}.")
+    if scheduler.target == _PLATEAU and scheduler.interval != "epoch":
+        yield Problem("scheduler.interval", f"must be epoch for {scheduler.target}, which follows the loss; got step.")
+
+
+def _model(settings: Settings) -> Iterator[Problem]:
+    if settings.model.batch_norm and settings.trainer.batch_size == 1:
+        yield Problem("trainer.batch_size", "must be >= 2 with model.batch_norm, which compares rows; got 1.")
+
+
+def _metric(settings: Settings) -> Iterator[Problem]:
+    if settings.search is None or settings.search.metric is None:
+        return
+    from pipeline.metrics import metrics_of  # late: NumPy takes longer to import than all of this to run
+
+    known = [metric.name for task in ("multiclass", "regression") for metric in metrics_of(task)]
+    if settings.search.metric not in known:
+        yield must_be("search.metric", f"null or one of {', '.join(known)}", settings.search.metric, known)
+
+
+_RULES: tuple[Callable[[Settings], Iterator[Problem]], ...] = (
+    _folds,
+    _inner_rows,
+    _numpy_engine,
+    _accelerators,
+    _optimizer,
+    _scheduler,
+    _model,
+    _metric,
+)
+
+
+def _component_problems(key: str, component: Component, allow: list[str]) -> list[Problem]:
+    """Is the target allowed and there, and does it take these arguments?"""
+    if not any(f"{component.target}.".startswith(f"{module}.") for module in (*ALLOWED_TARGETS, *allow)):
+        return [_not_allowed(key, component.target, allow)]
+    try:
+        signature = signature_of(component.target)
+    except (UnknownTarget, ImportError, SyntaxError) as error:
+        return [_not_there(key, component.target, error)]
+    given = _given(component)
+    wrong = [_wrong_argument(key, component, signature, name, value) for name, value in given.items()]
+    return [*filter(None, wrong), *_missing_arguments(key, component, signature, given)]
+
+
+def _not_allowed(key: str, target: str, allow: list[str]) -> Problem:
+    module, _, name = target.rpartition(".")
+    if not module:
+        return Problem(f"{key}._target_", f"must be a full import path, such as torch.nn.ReLU; got {show(target)}.")
+    near = nearest(module, ALLOWED_TARGETS)
+    return Problem(
+        f"{key}._target_",
+        f"{target} lies outside the allowed modules, {', '.join((*ALLOWED_TARGETS, *allow))}."
+        f"{did_you_mean(near and f'{near}.{name}')} To allow it: 'allow_targets=[{','.join((*allow, module))}]'.",
+    )
+
+
+def _not_there(key: str, target: str, error: Exception) -> Problem:
+    package = target.partition(".")[0]
+    if not exists(package):
+        how = "install it, or add its folder to PYTHONPATH"
+        return Problem(f"{key}._target_", f"there is no package {package}; {how}.")
+    if not isinstance(error, UnknownTarget):
+        return Problem(f"{key}._target_", f"{target} cannot be read: {error}.")
+    near = nearest(error.name, names_in(error.module))
+    meant = near and f"{error.module}.{near}{target.removeprefix(f'{error.module}.{error.name}')}"
+    return Problem(f"{key}._target_", f"{error}.{did_you_mean(meant)}")
+
+
+def _given(component: Component) -> dict[str, object]:
+    """The arguments that the target receives from the config; declared ones that change nothing are left out."""
+    given: dict[str, object] = dict(component.model_extra or {})
+    if isinstance(component, OptimizerSettings | ModelSettings):
+        for name, field in type(component).model_fields.items():
+            is_set = name in component.model_fields_set and getattr(component, name) != field.default
+            if is_set and name != "target":
+                given[name] = getattr(component, name)
+    return given
+
+
+def _wrong_argument(key: str, component: Component, signature: Signature, name: str, value: object) -> Problem | None:
+    """What is wrong with one argument, if anything is."""
+    where, known = f"{key}.{name}", configurable(key, signature)
+    if name in _SUPPLIED.get(key, frozenset()):
+        how = "choose one with activation=NAME" if name == "activation" else "leave it out"
+        return Problem(where, f"the program gives {name} to {component.target}; {how}.")
+    if name not in known and not signature.open:
+        takes = f"it takes {', '.join(known)}" if known else "it takes no arguments"
+        return Problem(where, f"{component.target} takes no {name}; {takes}.{did_you_mean(nearest(name, known))}")
+    if isinstance(value, dict) and "_target_" in value:
+        return Problem(where, "must be a plain value: a _target_ inside a _target_ is not built.")
+    parameter = signature.parameters.get(name)
+    if parameter is not None and not parameter.fits(value):
+        return must_be(where, f"{parameter.expected} for {component.target}", value, map(str, parameter.choices))
+    return None
+
+
+def _missing_arguments(key: str, component: Component, signature: Signature, given: dict[str, object]) -> list[Problem]:
+    declared = type(component).model_fields.keys() if isinstance(component, ModelSettings) else set()
+    return [
+        Problem(f"{key}.{name}", f"{component.target} needs it{_like(signature, name)}; add {key}.{name}=…")
+        for name in configurable(key, signature)
+        if signature.parameters[name].required and name not in given and name not in declared
+    ]
+
+
+def _like(signature: Signature, name: str) -> str:
+    words = signature.parameters[name].expected
+    return f", {words}" if words else ""

@@ -1,0 +1,253 @@
+"""Every setting: its type, its bounds and, below it, the reason it exists. Values live in conf/, once."""
+
+from __future__ import annotations
+
+import pkgutil
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from pipeline.settings.signatures import signature_of
+
+
+def _whole_number_as_text(value: Any) -> Any:
+    """2024 is a fair name; 1.10 is not, since the number it was read as no longer tells how it was written."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Text = Annotated[str, Field(min_length=1), BeforeValidator(_whole_number_as_text)]
+
+_empty_is_none = BeforeValidator(lambda value: None if value == {} else value)
+
+
+class Section(BaseModel):
+    """A group of settings; a key that is not declared is an error. Nothing is converted: 1.5 epochs, "3" rows and
+    true for a number are errors; a whole number serves as a float."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Component(BaseModel):
+    """An object by its import path, as `_target_` in YAML; undeclared keys are its constructor's arguments."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        populate_by_name=True,
+    )
+
+    target: str = Field(alias="_target_")
+    """Import path of the class or function."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the constructor receives: the undeclared keys."""
+        return dict(self.model_extra or {})
+
+    def resolve(self) -> Any:
+        """The class or function itself, imported now."""
+        module, _, name = self.target.rpartition(".")
+        return pkgutil.resolve_name(f"{module}:{name}")
+
+    def build(self, *args: Any, **more: Any) -> Any:
+        """Call the target with the configured arguments; `more` wins over them."""
+        return self.resolve()(*args, **{**self.arguments, **more})
+
+
+class DataSettings(Section):
+    """What is learnt from."""
+
+    name: Text
+    """A key of pipeline.data.sources.SOURCES."""
+    path: Text
+    """Folder that holds or receives downloaded files; relative to the working directory."""
+    normalize: Literal["feature", "channel", "none"]
+    """Learnt from each fold's training rows: zero mean, unit variance."""
+    limit: Count | None
+    """Use at most this many development rows, for a quick look; null uses all."""
+    samples: Count | None = None
+    """Generated data: how many rows."""
+    noise: NotNegative | None = None
+    """Generated data: standard deviation of the noise on the inputs."""
+
+
+class ModelSettings(Component):
+    """The network; `arguments` go to the target together with inputs, outputs and the activation."""
+
+    hidden: list[Count] = []
+    """Units of each hidden layer; [] is a linear model."""
+    dropout: Fraction = 0.0
+    """Probability that a hidden unit is dropped in training."""
+    batch_norm: bool = False
+    """Normalise each hidden layer over the batch before its activation."""
+
+
+class ActivationSettings(Component):
+    """The nonlinearity between layers: a module class."""
+
+
+class InitializerSettings(Component):
+    """Initial weights: `function(weight, generator=…, **arguments)` fills one (out, in) weight in place."""
+
+
+class OptimizerSettings(Component):
+    """The update rule: a torch.optim class."""
+
+    lr: Positive
+    """Learning rate, the peak of the schedule."""
+    weight_decay: NotNegative = 0.0
+    """L2 penalty (sgd, adam, …) or decoupled decay (adamw)."""
+    momentum: Fraction | None = None
+    """Share of the last update that is kept; null for rules without it."""
+    betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] | None = None
+    """Decay of the running means of gradient and squared gradient; null for rules without them."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Declared ones that are set, and the undeclared ones. A decay of 0 stays away from rules that have none."""
+        declared = {"lr": self.lr, "weight_decay": self.weight_decay, "momentum": self.momentum, "betas": self.betas}
+        given = {name: value for name, value in declared.items() if value is not None}
+        if self.weight_decay == 0 and not signature_of(self.target).accepts("weight_decay"):
+            del given["weight_decay"]
+        return {**given, **super().arguments}
+
+
+class SchedulerSettings(Component):
+    """How the learning rate moves: a torch.optim.lr_scheduler class."""
+
+    interval: Literal["epoch", "step"] = "epoch"
+    """When it moves."""
+
+
+class LossSettings(Component):
+    """What training minimises."""
+
+    class_weights: Literal["balanced"] | list[NotNegative] | None = None
+    """One number per class, or balanced: learnt from the training rows; null weighs all alike."""
+
+
+class ValidationSettings(Section):
+    """Who sees which rows."""
+
+    method: Literal["holdout", "kfold", "stratified", "repeated", "group", "resubstitution"]
+    """How rows are split; resubstitution scores the rows it trained on and only shows that they can be learnt."""
+    folds: Annotated[int, Field(ge=2)] | None = None
+    """The k of k-fold; null where the method has no folds."""
+    repeats: Count = 1
+    """Of the whole k-fold, each with another shuffle."""
+    fraction: Share | None = None
+    """Holdout: share of development rows that score."""
+    test: Fraction
+    """Share of rows for the one last look; unused where the data has test rows of its own."""
+    inner: Share
+    """Share of training rows that early stopping watches, if it is on."""
+    seed: Seed
+    """Draws the splits; apart from `seed`, so that runs with other seeds stay comparable row by row."""
+
+
+class TrainerSettings(Section):
+    """How training runs."""
+
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
+    """What computes."""
+    devices: Count | Literal["auto"] | list[Annotated[int, Field(ge=0)]]
+    """How many of them, which ones by number, or all that there are."""
+    num_nodes: Count
+    """Machines that train together."""
+    strategy: Text
+    """Lightning's name of how several devices share the work: auto, ddp, ddp_spawn, …"""
+    precision: Literal["32-true", "64-true", "bf16-mixed", "bf16-true"]
+    """Of the arithmetic; fp16 is absent, because its loss scale would tie replicas together."""
+    max_epochs: Count
+    """Passes over the training rows; early stopping may end sooner."""
+    batch_size: Count
+    """Rows per optimizer step of each replica; at most its training rows."""
+    gradient_clip_val: Positive | None
+    """Largest gradient of a replica; null does not clip."""
+    gradient_clip_algorithm: Literal["norm", "value"]
+    """Whether the limit is on the gradient's norm or on each of its values."""
+    patience: Count | None
+    """Early stopping after so many evaluations without a better inner loss; null trains on."""
+    evaluate_every: Count
+    """Epochs between two evaluations; the last one is always evaluated."""
+    threads: Count | None
+    """CPU threads of the tensor library; null chooses by the size of the network."""
+    progress: bool
+    """Show how far training is."""
+
+
+class EngineSettings(Section):
+    """Which implementation trains."""
+
+    name: Literal["lightning", "numpy"]
+    """PyTorch Lightning, or the same network by hand in NumPy."""
+    max_replicas: Count | None = None
+    """Networks in one stack; null takes as many as memory holds."""
+
+
+class SearchSettings(Section):
+    """The search over configurations."""
+
+    n_trials: Count
+    """In all: run again, it goes on to this number."""
+    timeout: Positive | None
+    """Seconds after which no new trial starts; null has no limit."""
+    workers: Count
+    """Trials at a time, each in a process of its own when more than 1."""
+    study_name: Text | None
+    """Null derives it from the task, the space and the fixed settings."""
+    storage: Text
+    """A journal file's path, or an Optuna storage URL."""
+    metric: Text | None
+    """Null: the task's primary metric, averaged over folds."""
+    space: dict[str, Any]
+    """Setting or group -> Hydra sweep syntax, used where the command line names no dimension."""
+    sampler: Component
+    """Proposes the next trial: an optuna.samplers class."""
+    pruner: Component
+    """Ends trials that will not win: an optuna.pruners class."""
+
+
+class TrackingSettings(Section):
+    """Where runs are recorded."""
+
+    uri: Text | None
+    """Null: MLFLOW_TRACKING_URI, else sqlite:///<repo>/mlflow.db."""
+    tags: dict[str, Text] = {}
+    """Added to every run."""
+
+
+class Settings(Section):
+    """One experiment, or one search when `search` is set."""
+
+    seed: Seed
+    """Draws weights, batches, dropout and generated data."""
+    task_name: Text
+    """The MLflow experiment."""
+    output: Text
+    """Folder for result.json, predictions and figures of this run."""
+    allow_targets: list[Text]
+    """Modules whose objects a `_target_` may name, beyond the built-in list."""
+    data: DataSettings
+    model: ModelSettings
+    activation: ActivationSettings
+    initializer: InitializerSettings
+    optimizer: OptimizerSettings
+    scheduler: Annotated[SchedulerSettings | None, _empty_is_none] = None
+    loss: LossSettings
+    validation: ValidationSettings
+    trainer: TrainerSettings
+    engine: EngineSettings
+    tracking: Annotated[TrackingSettings | None, _empty_is_none] = None
+    search: SearchSettings | None = None

@@ -1,0 +1,275 @@
+"""What every engine promises. A subclass names the engine and inherits the tests.
+
+Float64 throughout: then "equal" means 1e-9, and a difference is a leak between replicas, not rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipeline import engines
+from pipeline.data import Dataset
+from pipeline.engines import Fitted
+from pipeline.engines.batches import KeepMasks, batch_size, epoch_rows, steps_per_epoch
+from pipeline.folds import Replica, plan, refit_replica, replicas
+from pipeline.results import Epoch, Status
+from pipeline.settings import Settings, compose
+
+SMALL = (
+    "data=digits",
+    "model.hidden=[12,9]",
+    "validation.folds=3",
+    "trainer.precision=64-true",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=4",
+    "trainer.batch_size=32",
+    "trainer.progress=false",
+    "tracking=null",
+)
+
+EVERYTHING = (
+    "model.dropout=0.3",
+    "model.batch_norm=true",
+    "trainer.patience=2",
+    "trainer.gradient_clip_val=0.5",
+    "loss.class_weights=balanced",
+    "loss.label_smoothing=0.1",
+    "optimizer.weight_decay=0.01",
+)
+
+
+def three_classes(rows: int = 151, seed: int = 5) -> Dataset:
+    """Overlapping blobs, in a number of rows that no fold count divides."""
+    random = np.random.default_rng(seed)
+    targets = random.integers(0, 3, rows)
+    centres = np.array([[0, 0, 1, 0, 2.0], [1, 1, 0, 0, -1.0], [0, -1, 0, 1, 0.5]])
+    inputs = (centres[targets] + random.normal(0, 1.2, (rows, 5))).astype(np.float32)
+    return Dataset("blobs", "multiclass", inputs, targets, ("a", "b", "c"), tuple("vwxyz"), f"blobs{seed}")
+
+
+def line(rows: int = 90) -> Dataset:
+    """A noisy line through two inputs."""
+    random = np.random.default_rng(3)
+    inputs = random.normal(0, 1, (rows, 2)).astype(np.float32)
+    targets = (inputs @ np.array([1.5, -0.5]) + random.normal(0, 0.1, rows)).astype(np.float32)
+    return Dataset("line", "regression", inputs, targets, (), ("x", "y"), "line")
+
+
+def small(*overrides: str) -> Settings:
+    """Settings of a network that trains in a blink; a later override of the same key wins."""
+    return compose(list({override.partition("=")[0]: override for override in (*SMALL, *overrides)}.values()))
+
+
+def nobody(_: Sequence[Epoch]) -> None:
+    """An observer that prunes nothing."""
+
+
+def assert_same(one: Fitted, other: Fitted, tolerance: float = 1e-9) -> None:
+    """Same weights, predictions, status and history."""
+    assert one.status == other.status
+    assert one.best_epoch == other.best_epoch
+    assert one.weights.keys() == other.weights.keys()
+    for name, weight in one.weights.items():
+        np.testing.assert_allclose(weight, other.weights[name], rtol=tolerance, atol=tolerance, err_msg=name)
+    np.testing.assert_allclose(one.predictions, other.predictions, rtol=tolerance, atol=tolerance)
+    for a, b in zip(one.history, other.history, strict=True):
+        assert a.epoch == b.epoch
+        assert a.train_loss == pytest.approx(b.train_loss, rel=tolerance)
+        assert dict(a.scores) == pytest.approx(dict(b.scores), rel=tolerance)
+
+
+class EngineConformance:
+    """The contract of `pipeline.engines.Engine`."""
+
+    engine: str
+
+    def settings(self, *overrides: str) -> Settings:
+        return small(f"engine={self.engine}", *overrides)
+
+    def fit(self, members: Sequence[Replica], data: Dataset, on_epoch=nobody) -> list[Fitted]:
+        return engines.create(members[0].settings).fit(members, data, on_epoch)
+
+    def folds(self, *overrides: str, data: Dataset, trial: int = 0) -> list[Replica]:
+        settings = self.settings(*overrides)
+        return replicas(data, settings, plan(data, settings), trial)
+
+    @pytest.mark.parametrize("overrides", [(), EVERYTHING, (*EVERYTHING, "scheduler=plateau")], ids=str)
+    def test_a_fold_alone_equals_the_fold_in_the_stack(self, overrides: tuple[str, ...]) -> None:
+        data = three_classes()
+        together = self.folds(*overrides, data=data)
+        for alone, stacked in zip(together, self.fit(together, data), strict=True):
+            assert_same(self.fit([alone], data)[0], stacked)
+
+    def test_trials_with_their_own_numbers_share_a_stack(self) -> None:
+        data = three_classes()
+        slow = self.folds("optimizer.lr=0.001", "model.dropout=0.1", "trainer.gradient_clip_val=1", data=data)
+        fast = self.folds("optimizer.lr=0.05", "model.dropout=0.5", "optimizer.weight_decay=0.1", data=data, trial=1)
+        other = self.folds("seed=7", "initializer=xavier", "scheduler=cosine", "model.dropout=0.1", data=data, trial=2)
+        together = [*slow, *fast, *other]
+        for alone, stacked in zip(together, self.fit(together, data), strict=True):
+            assert_same(self.fit([alone], data)[0], stacked)
+
+    def test_a_diverging_replica_leaves_its_neighbours_untouched(self) -> None:
+        data = three_classes()
+        wild = "optimizer.lr=1e200", "optimizer=sgd", "scheduler=none"
+        members = self.folds("optimizer=sgd", "scheduler=none", data=data)
+        doomed = [replace(member, settings=self.settings(*wild), trial=1) for member in members[:1]]
+        sound = self.fit(members, data)
+        mixed = self.fit([*doomed, *members], data)
+        assert mixed[0].status is Status.DIVERGED
+        assert "epoch 1" in mixed[0].failure
+        assert mixed[0].weights == {}
+        for one, other in zip(mixed[1:], sound, strict=True):
+            assert_same(one, other)
+
+    def test_early_stopping_restores_the_weights_of_the_best_inner_loss(self) -> None:
+        data = three_classes()
+        members = self.folds(
+            "trainer.patience=2", "trainer.max_epochs=40", "scheduler=none", "optimizer.lr=0.05", data=data
+        )
+        fitted = self.fit(members, data)
+        assert {one.status for one in fitted} == {Status.STOPPED}
+        for member, one in zip(members, fitted, strict=True):
+            inner = [epoch.inner_loss for epoch in one.history]
+            assert one.best_epoch == 1 + int(np.argmin(inner))
+            assert len(inner) == one.best_epoch + 2
+            short = replace(member, epochs=one.best_epoch)
+            np.testing.assert_allclose(self.fit([short], data)[0].predictions, one.predictions, rtol=1e-9)
+
+    def test_a_pruned_replica_leaves_and_the_others_go_on_unchanged(self) -> None:
+        data = three_classes()
+        members = self.folds(data=data)
+        seen: list[list[int]] = []
+
+        def prune_the_second(records: Sequence[Epoch]) -> list[tuple[int, int]]:
+            seen.append([record.fold for record in records])
+            return [(0, 1)] if records[0].epoch == 2 else []
+
+        fitted = self.fit(members, data, prune_the_second)
+        assert [one.status for one in fitted] == [Status.COMPLETED, Status.PRUNED, Status.COMPLETED]
+        assert seen == [[0, 1, 2], [0, 1, 2], [0, 2], [0, 2]]
+        undisturbed = self.fit(members, data)
+        assert_same(fitted[0], undisturbed[0])
+        assert_same(fitted[2], undisturbed[2])
+
+    def test_predict_gives_what_the_replica_predicted(self) -> None:
+        data = three_classes()
+        for member, one in zip(
+            members := self.folds("model.batch_norm=true", "model.dropout=0.2", data=data),
+            self.fit(members, data),
+            strict=True,
+        ):
+            again = engines.create(member.settings).predict(member, one, data, member.split.score)
+            np.testing.assert_allclose(again, one.predictions, rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(again.sum(axis=1), 1)
+
+    def test_fewer_epochs_are_a_prefix_of_more(self) -> None:
+        data = three_classes()
+        (full, *_) = self.folds("scheduler=onecycle", data=data)
+        whole = self.fit([full], data)[0]
+        part = self.fit([replace(full, epochs=2)], data)[0]
+        assert [e.train_loss for e in part.history] == pytest.approx([e.train_loss for e in whole.history[:2]])
+        assert [e.learning_rate for e in part.history] == [e.learning_rate for e in whole.history[:2]]
+
+    @pytest.mark.parametrize("normalize", ["feature", "channel"])
+    def test_rows_of_the_test_set_play_no_part(self, normalize: str) -> None:
+        data = three_classes()
+        settings = self.settings("trainer.patience=2", f"data.normalize={normalize}")
+        test = plan(data, settings).test
+        spoilt = replace(data, inputs=data.inputs.copy(), targets=data.targets.copy())
+        spoilt.inputs[test] = np.nan
+        clean = self.fit(replicas(data, settings, plan(data, settings)), data)
+        for one, other in zip(clean, self.fit(replicas(spoilt, settings, plan(spoilt, settings)), spoilt), strict=True):
+            assert_same(one, other)
+
+    def test_rows_that_score_teach_nothing(self) -> None:
+        data = three_classes()
+        settings = self.settings("trainer.patience=3", "trainer.max_epochs=12")
+        the_plan = plan(data, settings)
+        for fold, split in enumerate(the_plan.splits):
+            spoilt = replace(data, inputs=data.inputs.copy())
+            spoilt.inputs[split.score] *= 1000
+            (one,) = self.fit([replicas(data, settings, the_plan)[fold]], data)
+            (other,) = self.fit([replicas(spoilt, settings, the_plan)[fold]], spoilt)
+            assert one.best_epoch == other.best_epoch
+            for name, weight in one.weights.items():
+                np.testing.assert_array_equal(weight, other.weights[name])
+            assert not np.allclose(one.predictions, other.predictions)
+
+    def test_inner_rows_decide_when_to_stop_and_teach_nothing(self) -> None:
+        data = three_classes()
+        settings = self.settings("trainer.patience=20")
+        split = plan(data, settings).splits[0]
+        spoilt = replace(data, inputs=data.inputs.copy())
+        spoilt.inputs[split.inner] *= 1000
+        (one, other) = (
+            self.fit([replicas(version, settings, plan(version, settings))[0]], version)[0]
+            for version in (data, spoilt)
+        )
+        assert [e.train_loss for e in one.history] == [e.train_loss for e in other.history]
+        assert [e.inner_loss for e in one.history] != [e.inner_loss for e in other.history]
+
+    def test_the_refit_learns_from_all_development_rows_and_is_scored_on_none(self) -> None:
+        data = three_classes()
+        settings = self.settings()
+        the_plan = plan(data, settings)
+        replica = refit_replica(data, settings, the_plan, epochs=3)
+        (fitted,) = self.fit([replica], data)
+        assert fitted.status is Status.COMPLETED
+        assert fitted.best_epoch == 3
+        assert all(not epoch.scores for epoch in fitted.history)
+        assert set(epoch_rows(replica, 1).ravel()) == set(the_plan.development)
+
+    def test_regression_learns_the_line(self) -> None:
+        data = line()
+        members = self.folds(
+            "loss=mse", "model.hidden=[]", "optimizer.lr=0.1", "trainer.max_epochs=80", "data.normalize=none", data=data
+        )
+        for one in self.fit(members, data):
+            assert one.predictions.shape == (24, 1)
+            (weight,) = (value for name, value in one.weights.items() if name.endswith("weight"))
+            np.testing.assert_allclose(weight, [[1.5, -0.5]], atol=0.1)
+
+    @pytest.mark.parametrize("loss", ["cross_entropy", "bce", "mse", "focal"])
+    def test_two_classes_under_every_loss(self, loss: str) -> None:
+        data = three_classes()
+        keep = data.targets < 2
+        two = replace(
+            data,
+            task="binary",
+            inputs=data.inputs[keep],
+            targets=data.targets[keep],
+            class_names=("a", "b"),
+        )
+        members = self.folds(f"loss={loss}", "trainer.max_epochs=15", "optimizer.lr=0.02", data=two)
+        for member, one in zip(members, self.fit(members, two), strict=True):
+            assert one.predictions.shape == (len(member.split.score), 2)
+            accuracy = np.mean(one.predictions.argmax(1) == two.targets[member.split.score])
+            assert accuracy > 0.65
+
+
+def test_an_epoch_visits_every_row_and_no_batch_is_short() -> None:
+    data = three_classes()
+    settings = small()
+    for replica in replicas(data, settings, plan(data, settings)):
+        for epoch in (1, 2):
+            rows = epoch_rows(replica, epoch)
+            assert rows.shape == (steps_per_epoch(replica), batch_size(replica))
+            assert set(rows.ravel()) == set(replica.split.train)
+            assert rows.size - len(replica.split.train) < batch_size(replica)
+        assert not np.array_equal(epoch_rows(replica, 1), epoch_rows(replica, 2))
+        np.testing.assert_array_equal(epoch_rows(replica, 2), epoch_rows(replica, 2))
+
+
+def test_dropout_masks_do_not_depend_on_how_steps_are_grouped() -> None:
+    data = three_classes()
+    settings = small()
+    replica = replicas(data, settings, plan(data, settings))[0]
+    whole = KeepMasks(replica, 1).draw(6, 31, 21, 0.3)
+    parts = KeepMasks(replica, 1)
+    np.testing.assert_array_equal(whole, np.concatenate([parts.draw(steps, 31, 21, 0.3) for steps in (1, 3, 2)]))
+    assert whole.mean() == pytest.approx(0.7, abs=0.02)

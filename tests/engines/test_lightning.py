@@ -1,0 +1,235 @@
+"""The Lightning engine: the common contract, and the network of the guide as anybody would write it by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline import engines
+from pipeline.engines.batches import KeepMasks, epoch_rows
+from pipeline.engines.lightning import LightningEngine
+from pipeline.engines.lightning.criterion import Criterion
+from pipeline.engines.lightning.networks import build_network, restore_network
+from pipeline.engines.lightning.stacked import StackedNetwork, can_stack, stack
+from pipeline.folds import plan, refit_replica, replicas
+from pipeline.results import Status
+from pipeline.settings import compose
+from tests.engines.conformance import EngineConformance, nobody, small, three_classes
+
+
+class TestLightning(EngineConformance):
+    engine = "lightning"
+
+
+OPTIMIZERS = {
+    "sgd": lambda p, s: torch.optim.SGD(p, lr=s.lr, momentum=0.9),
+    "adam": lambda p, s: torch.optim.Adam(p, lr=s.lr),
+    "adamw": lambda p, s: torch.optim.AdamW(p, lr=s.lr, weight_decay=0.01),
+    "rmsprop": lambda p, s: torch.optim.RMSprop(p, lr=s.lr),
+    "adagrad": lambda p, s: torch.optim.Adagrad(p, lr=s.lr),
+    "nadam": lambda p, s: torch.optim.NAdam(p, lr=s.lr),
+    "radam": lambda p, s: torch.optim.RAdam(p, lr=s.lr),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_one_replica_equals_a_plain_loop(optimizer: str) -> None:
+    data = three_classes()
+    settings = small(f"optimizer={optimizer}", "scheduler=step", "scheduler.step_size=2", "trainer.gradient_clip_val=1")
+    replica = replicas(data, settings, plan(data, settings))[0]
+    (fitted,) = engines.create(settings).fit([replica], data, nobody)
+
+    network = nn.Sequential(
+        nn.Flatten(), nn.Linear(5, 12), nn.ReLU(), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 3)
+    ).double()
+    network.load_state_dict(build_network(replica, (5,)).state_dict())
+    x = (torch.from_numpy(data.inputs).double() - torch.from_numpy(replica.scaling.shift)) / torch.from_numpy(
+        replica.scaling.scale
+    )
+    y = torch.from_numpy(data.targets)
+    update = OPTIMIZERS[optimizer](network.parameters(), settings.optimizer)
+    schedule = torch.optim.lr_scheduler.StepLR(update, step_size=2, gamma=0.5)
+    losses = []
+    for epoch in range(1, 5):
+        epoch_losses = []
+        for rows in torch.from_numpy(epoch_rows(replica, epoch)):
+            update.zero_grad()
+            loss = nn.functional.cross_entropy(network(x[rows]), y[rows])
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1)
+            update.step()
+            epoch_losses.append(loss.item())
+        schedule.step()
+        losses.append(np.mean(epoch_losses))
+
+    assert [epoch.train_loss for epoch in fitted.history] == pytest.approx(losses, rel=1e-10)
+    for name, value in network.state_dict().items():
+        np.testing.assert_allclose(fitted.weights[name], value.numpy(), rtol=1e-8, atol=1e-10)
+
+
+def test_dropout_and_batch_norm_equal_torch_given_the_masks() -> None:
+    data = three_classes()
+    settings = small("optimizer=sgd", "model.dropout=0.4", "model.batch_norm=true", "scheduler=none")
+    replica = replicas(data, settings, plan(data, settings))[0]
+    (fitted,) = engines.create(settings).fit([replica], data, nobody)
+
+    network = build_network(replica, (5,)).double().train()
+    x = (torch.from_numpy(data.inputs).double() - torch.from_numpy(replica.scaling.shift)) / torch.from_numpy(
+        replica.scaling.scale
+    )
+    # Not Adam: batch norm makes the gradient of the bias before it rounding noise, which Adam blows up to a full step.
+    update = torch.optim.SGD(network.parameters(), lr=settings.optimizer.lr, momentum=0.9)
+    for epoch in range(1, 5):
+        masks = KeepMasks(replica, epoch)
+        for rows in torch.from_numpy(epoch_rows(replica, epoch)):
+            keep = torch.from_numpy(masks.draw(1, len(rows), 12 + 9, 0.4)[0])
+            kept = iter((keep[:, :12], keep[:, 12:]))
+            h = x[rows]
+            for layer in network:
+                h = h * next(kept) / (1 - 0.4) if isinstance(layer, nn.Dropout) else layer(h)
+            update.zero_grad()
+            nn.functional.cross_entropy(h, torch.from_numpy(data.targets)[rows]).backward()
+            update.step()
+    for name, value in fitted.weights.items():
+        np.testing.assert_allclose(value, network.state_dict()[name].numpy(), rtol=1e-8, atol=1e-10, err_msg=name)
+
+
+WEIGHABLE = ["cross_entropy", "cross_entropy loss.label_smoothing=0.2", "focal loss.gamma=1.5", "bce"]
+
+
+@pytest.mark.parametrize(("loss", "weighted"), [*product(WEIGHABLE, [False, True]), ("mse", False)])
+def test_the_loss_of_a_replica_equals_the_formula(loss: str, weighted: bool) -> None:
+    settings = compose([f"loss={loss.split()[0]}", *loss.split()[1:]])
+    torch.manual_seed(0)
+    logits = torch.randn(2, 50, 4, dtype=torch.float64)
+    targets = torch.randint(0, 4, (2, 50))
+    class_weights = torch.rand(2, 4, dtype=torch.float64) + 0.1 if weighted else None
+    losses, weights = Criterion(settings.loss, 4).rows(logits, targets, class_weights)
+    got = losses.sum(1) / (50 if weights is None else weights.sum(1))
+    for replica in range(2):
+        w = None if class_weights is None else class_weights[replica]
+        expected = _by_the_book(loss, logits[replica], targets[replica], w)
+        assert got[replica].item() == pytest.approx(expected, rel=1e-12)
+
+
+def _by_the_book(loss: str, logits: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor | None) -> float:
+    if loss.startswith("cross_entropy"):
+        smoothing = 0.2 if "smoothing" in loss else 0.0
+        return nn.functional.cross_entropy(logits, targets, weight, label_smoothing=smoothing).item()
+    one_hot = nn.functional.one_hot(targets, 4).double()
+    if loss == "mse":
+        return ((logits.softmax(1) - one_hot) ** 2).mean().item()
+    if loss == "bce":
+        p = logits.sigmoid()
+        rows = -(one_hot * p.log() + (1 - one_hot) * (1 - p).log()).mean(1)
+    else:
+        p = logits.softmax(1)[torch.arange(len(targets)), targets]
+        rows = -((1 - p) ** 1.5) * p.log()
+    per_row = torch.ones_like(rows) if weight is None else weight[targets]
+    return ((per_row * rows).sum() / per_row.sum()).item()
+
+
+class Doubling(nn.Module):
+    """A user's own network, whose forward no stack can know."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+        self.gain = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.gain * self.linear(x) * 2
+
+
+def test_a_network_that_cannot_be_stacked_trains_its_folds_one_by_one() -> None:
+    data = three_classes()
+    settings = small(
+        "allow_targets=[tests.engines.test_lightning]",
+        "~model.hidden",
+        "~model.dropout",
+        "~model.batch_norm",
+        "model._target_=tests.engines.test_lightning.Doubling",
+        "trainer.max_epochs=40",
+        "optimizer.lr=0.02",
+    )
+    members = replicas(data, settings, plan(data, settings))
+    assert not can_stack(build_network(members[0], (5,)))
+    for member, fitted in zip(members, engines.create(settings).fit(members, data, nobody), strict=True):
+        assert set(fitted.weights) == {"linear.weight", "linear.bias", "gain"}
+        again = engines.create(settings).predict(member, fitted, data, member.split.score)
+        np.testing.assert_allclose(again, fitted.predictions, rtol=1e-9)
+        assert np.mean(fitted.predictions.argmax(1) == data.targets[member.split.score]) > 0.6
+
+
+def test_a_stack_that_memory_does_not_hold_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = three_classes()
+    settings = small()
+    members = replicas(data, settings, plan(data, settings))
+    whole = engines.create(settings).fit(members, data, nobody)
+    sizes = []
+    fit_together = LightningEngine._fit_together
+
+    def at_most_one(self, chunk, *rest):
+        sizes.append(len(chunk))
+        if len(chunk) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return fit_together(self, chunk, *rest)
+
+    monkeypatch.setattr(LightningEngine, "_fit_together", at_most_one)
+    parts = engines.create(settings).fit(members, data, nobody)
+    assert sizes == [3, 1, 2, 1, 1]
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(one.predictions, other.predictions, rtol=1e-9)
+
+
+def test_half_precision_learns_about_the_same() -> None:
+    data = three_classes()
+    losses = {}
+    for precision in ("32-true", "bf16-mixed", "bf16-true"):
+        settings = small(f"trainer.precision={precision}", "trainer.max_epochs=10", "optimizer.lr=0.01")
+        members = replicas(data, settings, plan(data, settings))
+        fitted = engines.create(settings).fit(members, data, nobody)
+        losses[precision] = [one.history[-1].train_loss for one in fitted]
+        assert {weight.dtype for one in fitted for weight in one.weights.values()} == {np.dtype(np.float32)}
+    assert losses["bf16-mixed"] == pytest.approx(losses["32-true"], rel=0.1)
+    assert losses["bf16-true"] == pytest.approx(losses["32-true"], rel=0.3)
+
+
+def test_a_missing_accelerator_is_told_in_one_message() -> None:
+    from pipeline.errors import ConfigError
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the accelerator")
+    data = three_classes()
+    settings = small("trainer.accelerator=cuda")
+    members = replicas(data, settings, plan(data, settings))
+    with pytest.raises(ConfigError, match=r"trainer\.accelerator=cuda.*make doctor"):
+        engines.create(settings).fit(members, data, nobody)
+
+
+def test_the_guide_network_is_the_default() -> None:
+    settings = compose([])
+    images = np.zeros((150, 28, 28), np.uint8)
+    data = replace(three_classes(), inputs=images, targets=np.arange(150) % 10, class_names=tuple("0123456789"))
+    network = build_network(refit_replica(data, settings, plan(data, settings), epochs=1), (28, 28))
+    assert repr([type(layer).__name__ for layer in network]) == repr(
+        ["Flatten", "Linear", "ReLU", "Linear", "ReLU", "Linear"]
+    )
+    assert [tuple(p.shape) for p in network.parameters()] == [(512, 784), (512,), (512, 512), (512,), (10, 512), (10,)]
+    assert isinstance(stack([network, network]), StackedNetwork)
+
+
+def test_restored_weights_are_those_of_the_replica() -> None:
+    data = three_classes()
+    settings = small("model.batch_norm=true")
+    replica = replicas(data, settings, plan(data, settings))[0]
+    (fitted,) = engines.create(settings).fit([replica], data, nobody)
+    state = restore_network(replica, fitted.weights, (5,)).state_dict()
+    for name, value in fitted.weights.items():
+        np.testing.assert_array_equal(state[name].numpy(), value)
+    assert fitted.status is Status.COMPLETED
