@@ -1,0 +1,445 @@
+"""Pictures of results: records and arrays in, a matplotlib `Figure` out.
+
+Nothing here touches pyplot or any other global state, so figures can be drawn in workers and beside a progress bar.
+Colours are those of Okabe and Ito, "Color Universal Design" (2008), told apart by colour-blind readers as well.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec
+
+import numpy as np
+
+from pipeline.metrics import Metric
+from pipeline.results import Epoch, FoldResult, Interval, RunResult, Status
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from pipeline.experiment import Outcome
+
+BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6B6B6B"
+
+_STYLE: Any = {  # Any: matplotlib types these keys as literals
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "figure.titlesize": 12,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#E4E4E4",
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+}
+_DPI = 100
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, slots=True)
+class SearchTrial:
+    """One trial of a search, as its figures need it."""
+
+    number: int
+    state: Literal["complete", "pruned", "diverged", "failed"]
+    value: float | None  # the k-fold score; of a pruned trial the last one it reported; None where there is none
+    params: Mapping[str, Any]  # search dimension -> value
+    seconds: float
+
+
+def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draw under this module's style and leave the caller's as it was."""
+
+    @functools.wraps(draw)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        import matplotlib
+
+        with matplotlib.rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+def _grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of rows × columns panels of that size in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(columns * width, rows * height), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Write each figure to `folder/<name>.png`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.png" for name in figures]
+    for path, figure in zip(paths, figures.values(), strict=True):
+        figure.savefig(path)
+    return paths
+
+
+# What an experiment has to show ---------------------------------------------------------------------------------------
+
+
+def of_outcome(outcome: Outcome) -> dict[str, Figure]:
+    """Name -> figure of an experiment: learning curves, fold scores, and confusions where there are classes."""
+    figures = {"learning_curves": learning_curves(outcome.result), "fold_scores": fold_scores(outcome.result)}
+    validation, test = _validation_rows(outcome), outcome.test_predictions
+    draw = functools.partial(confusion_matrix, class_names=outcome.data.class_names)
+    if outcome.data.classes and len(validation[0]):
+        title = f"Validation rows ({outcome.settings.validation.method})"
+        figures["confusion_validation"] = draw(outcome.data.targets[validation[0]], validation[1], title=title)
+    if outcome.data.classes and test is not None and len(test):
+        figures["confusion_test"] = draw(outcome.data.targets[outcome.plan.test], test, title="Test rows, seen once")
+    return figures
+
+
+def _validation_rows(outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
+    """Rows scored by the folds and what was predicted for them."""
+    rows = [np.empty(0, dtype=np.int64)]
+    predictions = [np.empty((0, outcome.data.classes))]
+    for replica, fitted in zip(outcome.replicas, outcome.fitted, strict=True):
+        if len(fitted.predictions):
+            rows.append(replica.split.score)
+            predictions.append(fitted.predictions)
+    return np.concatenate(rows), np.concatenate(predictions)
+
+
+# Curves over epochs ---------------------------------------------------------------------------------------------------
+
+
+def epoch_values(epoch: Epoch) -> dict[str, float]:
+    """What one epoch measured, by the names that charts and tracking use: `train/loss`, `val/loss`, `val/<metric>`."""
+    inner = {} if epoch.inner_loss is None else {"inner/loss": epoch.inner_loss}
+    return {"train/loss": epoch.train_loss, **{f"val/{name}": value for name, value in epoch.scores.items()}, **inner}
+
+
+def fold_curves(folds: Sequence[FoldResult]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Name -> (epochs (e,), values (folds, e)), names as in `epoch_values`.
+
+    A fold that stopped early keeps the weights of its best epoch, so it counts with that epoch's values from there
+    on: a mean over the folds still training would compare other folds at every epoch. Where a fold has no value
+    otherwise (it diverged or was pruned) stands NaN.
+    """
+    measured = [{epoch.epoch: epoch_values(epoch) for epoch in fold.history} for fold in folds]
+    names = dict.fromkeys(name for fold in measured for values in fold.values() for name in values)
+    curves = {}
+    for name in names:
+        epochs = sorted({epoch for fold in measured for epoch, values in fold.items() if name in values})
+        rows = [_curve(fold, values, name, epochs) for fold, values in zip(folds, measured, strict=True)]
+        curves[name] = np.array(epochs), np.array(rows)
+    return curves
+
+
+def _curve(fold: FoldResult, measured: Mapping[int, Mapping[str, float]], name: str, epochs: list[int]) -> list[float]:
+    last = max(measured, default=0)
+    kept = measured.get(fold.best_epoch, {}).get(name, np.nan) if fold.status is Status.STOPPED else np.nan
+    return [kept if epoch > last else measured.get(epoch, {}).get(name, np.nan) for epoch in epochs]
+
+
+@_styled
+def learning_curves(result: RunResult) -> Figure:
+    """Loss, and the metric followed per epoch: mean over folds, band from the worst to the best fold."""
+    curves = fold_curves(result.folds)
+    followed = _followed(result.primary, curves)
+    figure, axes = _grid(1, 1 + bool(followed), 5.2, 3.8)
+    _bands(axes[0], {"training": ("train/loss", ORANGE), "validation": ("val/loss", BLUE)}, curves)
+    _refit_loss(axes[0], result.refit)
+    _kept(axes[0], result.folds, "val/loss")
+    _label(axes[0], "Loss", "epoch", "loss")
+    _log_if_wide(axes[0], [curves[name][1] for name in ("train/loss", "val/loss") if name in curves])
+    if followed:
+        name = followed.removeprefix("val/")
+        _bands(axes[1], {"validation": (followed, BLUE)}, curves)
+        _kept(axes[1], result.folds, followed)
+        _label(axes[1], name.capitalize().replace("_", " "), "epoch", name.replace("_", " "))
+    for panel in axes:
+        _whole_numbers(panel)
+        panel.legend()
+    folds = len(result.folds)
+    figure.suptitle(
+        f"{result.task_name}: mean (line) and range (band) of {folds} folds" if folds > 1 else result.task_name
+    )
+    return figure
+
+
+def _followed(primary: str, curves: Mapping[str, Any]) -> str:
+    """The curve to show beside the loss: the primary metric, else the first that was followed, else none."""
+    others = [name for name in curves if name.startswith("val/") and name != "val/loss"]
+    return f"val/{primary}" if f"val/{primary}" in curves else next(iter(others), "")
+
+
+def _bands(
+    panel: Axes, lines: Mapping[str, tuple[str, str]], curves: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> None:
+    for label, (name, colour) in lines.items():
+        if name not in curves:
+            continue
+        epochs, values = curves[name]
+        present = np.isfinite(values).any(axis=0)  # an epoch that no fold measured in numbers cannot be drawn
+        epochs, values = epochs[present], np.where(np.isfinite(values), values, np.nan)[:, present]
+        panel.plot(epochs, np.nanmean(values, axis=0), color=colour, label=label, marker="." if len(epochs) < 3 else "")
+        if len(values) > 1:
+            low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+            panel.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _refit_loss(panel: Axes, refit: FoldResult | None) -> None:
+    if refit and refit.history:
+        epochs, losses = zip(*((epoch.epoch, epoch.train_loss) for epoch in refit.history), strict=True)
+        panel.plot(epochs, losses, color=VERMILION, linestyle="--", linewidth=1.4, label="training, final fit")
+
+
+def _kept(panel: Axes, folds: Sequence[FoldResult], name: str) -> None:
+    """Mark the epoch whose weights each fold kept."""
+    kept = [(e.epoch, epoch_values(e).get(name)) for fold in folds for e in fold.history if e.epoch == fold.best_epoch]
+    points = [(epoch, value) for epoch, value in kept if value is not None and np.isfinite(value)]
+    if points:
+        x, y = zip(*points, strict=True)
+        panel.plot(x, y, "o", color=BLUE, markersize=5, markerfacecolor="white", clip_on=False, label="weights kept")
+
+
+def _label(panel: Axes, title: str, x: str, y: str) -> None:
+    panel.set(title=title, xlabel=x, ylabel=y)
+
+
+def _log_if_wide(panel: Axes, values: Iterable[np.ndarray]) -> None:
+    """A logarithmic axis where positive values span more than a factor of 50."""
+    flat = np.concatenate([np.ravel(v) for v in values] or [np.array([])])
+    flat = flat[np.isfinite(flat)]
+    if len(flat) and flat.min() > 0 and flat.max() > 50 * flat.min():
+        panel.set_yscale("log")
+
+
+def _whole_numbers(panel: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _plural(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+# Scores ---------------------------------------------------------------------------------------------------------------
+
+
+@_styled
+def fold_scores(result: RunResult) -> Figure:
+    """Each metric's score per fold, with the mean and its corrected 95 % interval."""
+    names = list(dict.fromkeys(name for fold in result.folds for name in fold.scores)) or [result.primary]
+    columns = min(4, len(names))
+    figure, axes = _grid(-(-len(names) // columns), columns, 2.9, 2.6)
+    for panel, name in zip(axes, names, strict=False):
+        _one_metric(panel, result, name)
+    for panel in axes[len(names) :]:
+        panel.remove()
+    interval = "; line and band: mean and corrected 95 % interval" if len(result.folds) > 1 else ""
+    figure.suptitle(f"{result.task_name}: score of each fold{interval}")
+    return figure
+
+
+def _one_metric(panel: Axes, result: RunResult, name: str) -> None:
+    points = [(fold.fold, fold.scores[name]) for fold in result.folds if name in fold.scores]
+    panel.plot(*zip(*points, strict=True) if points else ([], []), "o", color=BLUE, markersize=6, zorder=3)
+    if name in result.cv:
+        _interval(panel, result.cv[name])
+    panel.set(xlabel="fold", ylabel=name.replace("_", " "))
+    panel.margins(x=0.12, y=0.15)
+    panel.locator_params(axis="y", nbins=5)
+    panel.ticklabel_format(axis="y", useOffset=False)
+    _whole_numbers(panel)
+
+
+def _interval(panel: Axes, interval: Interval) -> None:
+    panel.axhline(interval.mean, color=ORANGE)
+    title = f"{interval.mean:.4f}"
+    if np.isfinite(interval.low):
+        panel.axhspan(interval.low, interval.high, color=ORANGE, alpha=0.18, linewidth=0)
+        title = f"{title}  ({interval.low:.4f} … {interval.high:.4f})"
+    panel.set_title(title, fontsize=9)
+
+
+@_styled
+def confusion_matrix(
+    targets: np.ndarray, predictions: np.ndarray, class_names: Sequence[str], title: str = "Confusion matrix"
+) -> Figure:
+    """True class against predicted class: counts, and the share of each row (so the diagonal is the recall).
+
+    targets: (n,) class numbers. predictions: (n, classes) probabilities, or (n,) class numbers.
+    """
+    chosen = predictions.argmax(axis=1) if predictions.ndim == 2 else predictions
+    classes = len(class_names)
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(counts, (targets.astype(np.int64), chosen.astype(np.int64)), 1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = max(4.2, 0.62 * classes + 2.4)
+    figure, (panel,) = _grid(1, 1, size + 0.6, size)
+    image = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    panel.grid(visible=False)
+    if classes <= 20:  # beyond, the numbers would overlap; the colours remain
+        _cell_texts(panel, counts, shares)
+    ticks = range(classes)
+    tilted = sum(map(len, class_names)) > 6 * classes or classes > 12
+    panel.set_xticks(ticks, class_names, rotation=45 if tilted else 0, ha="right" if tilted else "center")
+    for label in panel.get_xticklabels():
+        label.set_rotation_mode("anchor")
+    panel.set_yticks(ticks, class_names)
+    accuracy = np.trace(counts) / max(counts.sum(), 1)
+    panel.set(xlabel="predicted class", ylabel="true class")
+    panel.set_title(f"{title}\n{_plural(int(counts.sum()), 'row')}, {accuracy:.2%} correct", fontsize=11)
+    figure.colorbar(image, ax=panel, label="share of the true class's rows", shrink=0.8)
+    return figure
+
+
+def _cell_texts(panel: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
+    size = 8 if len(counts) > 6 else 9
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            share = shares[row, column]
+            colour = "white" if share > 0.5 else "#222222"
+            text = f"{count}\n{share:.1%}" if share >= 0.0005 else f"{count}"
+            panel.text(column, row, text, ha="center", va="center", color=colour, fontsize=size, linespacing=1.25)
+
+
+# The search -----------------------------------------------------------------------------------------------------------
+
+_ENDED = {"pruned": (GREY, "x"), "diverged": (VERMILION, "v"), "failed": (VERMILION, "X")}
+
+
+@_styled
+def search_history(trials: Sequence[SearchTrial], metric: Metric) -> Figure:
+    """Score of each trial and the best so far; trials without a score are marked on the lower edge."""
+    figure, (panel,) = _grid(1, 1, 7.2, 4.0)
+    done = _with_value(trials, "complete")
+    if done:
+        numbers, values = [t.number for t in done], np.array([t.value for t in done], dtype=float)
+        best = np.maximum.accumulate(values) if metric.direction == "maximize" else np.minimum.accumulate(values)
+        panel.plot(numbers, values, "o", color=BLUE, label="complete")
+        panel.step(numbers, best, where="post", color=ORANGE, label="best so far")
+    for state, (colour, marker) in _ENDED.items():
+        _ended(panel, [t for t in trials if t.state == state], state, colour, marker)
+    readable = metric.name.replace("_", " ")
+    panel.set(xlabel="trial", ylabel=f"{readable}, mean over folds", title=_search_title(trials, metric, done))
+    _whole_numbers(panel)
+    panel.margins(y=0.1)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def _with_value(trials: Iterable[SearchTrial], state: str) -> list[SearchTrial]:
+    found = (t for t in trials if t.state == state and t.value is not None and np.isfinite(t.value))
+    return sorted(found, key=lambda t: t.number)
+
+
+def _ended(panel: Axes, trials: Sequence[SearchTrial], state: str, colour: str, marker: str) -> None:
+    """Trials that were cut short: at their last score, or on the lower edge where they have none."""
+    scored = _with_value(trials, state)
+    bare = [t for t in trials if t not in scored]
+    label = state
+    if scored:
+        label = f"{state}, last score"
+        panel.plot([t.number for t in scored], [t.value or 0.0 for t in scored], marker, color=colour, label=label)
+    if bare:
+        edge = panel.get_xaxis_transform()
+        at = [t.number for t in bare]
+        panel.plot(at, [0.03] * len(at), marker, color=colour, transform=edge, label=f"{state}, no score")
+
+
+def _search_title(trials: Sequence[SearchTrial], metric: Metric, done: Sequence[SearchTrial]) -> str:
+    if not done:
+        return f"{_plural(len(trials), 'trial')}, none complete"
+    best = done[0]
+    for trial in done[1:]:
+        best = trial if metric.better(trial.value or 0.0, best.value or 0.0) else best
+    return f"{_plural(len(trials), 'trial')}, best {best.value:.4f} in trial {best.number}"
+
+
+@_styled
+def search_slices(trials: Sequence[SearchTrial], metric: Metric) -> Figure:
+    """Score against each dimension of the search, the later the trial the darker; grey crosses were pruned."""
+    dimensions = list(dict.fromkeys(name for trial in trials for name in trial.params)) or ["(no dimension)"]
+    columns = min(3, len(dimensions))
+    figure, axes = _grid(-(-len(dimensions) // columns), columns, 3.5, 3.0)
+    for panel, dimension in zip(axes, dimensions, strict=False):
+        _slice(panel, [trial for trial in trials if dimension in trial.params], dimension)
+        panel.set(xlabel=dimension, ylabel=metric.name.replace("_", " "))
+    for panel in axes[len(dimensions) :]:
+        panel.remove()
+    shown = axes[: len(dimensions)]
+    low, high = (end(panel.get_ylim()[i] for panel in shown) for i, end in enumerate((min, max)))
+    for panel in shown:
+        panel.set_ylim(low, high)  # one scale, so that panels can be compared
+    _trial_colours(figure, shown, trials)
+    figure.suptitle("Score of each trial against each dimension (× pruned)")
+    return figure
+
+
+def _slice(panel: Axes, trials: Sequence[SearchTrial], dimension: str) -> None:
+    numeric = all(
+        isinstance(t.params[dimension], int | float) and not isinstance(t.params[dimension], bool) for t in trials
+    )
+    position = _scale(panel, [t.params[dimension] for t in trials], numeric=numeric)
+    pruned, done = _with_value(trials, "pruned"), _with_value(trials, "complete")
+    panel.plot(
+        [position(t.params[dimension]) for t in pruned],
+        [t.value or 0.0 for t in pruned],
+        "x",
+        color="#AAAAAA",
+        markersize=5,
+    )
+    x, y = [position(t.params[dimension]) for t in done], [t.value or 0.0 for t in done]
+    panel.scatter(x, y, c=[t.number for t in done], cmap="Blues", edgecolors=BLUE, linewidths=0.6, s=32, zorder=3)
+    panel.margins(0.1)
+
+
+def _scale(panel: Axes, values: Sequence[Any], *, numeric: bool) -> Callable[[Any], float]:
+    """Set the x axis (linear, logarithmic, or one place per category) and return where a value stands on it."""
+    if not numeric:
+        names = sorted({str(value) for value in values})
+        long = sum(len(name) for name in names) > 24
+        panel.set_xticks(range(len(names)), names, rotation=35 if long else 0, ha="right" if long else "center")
+        return lambda value: float(names.index(str(value)))
+    if values and min(values) > 0 and max(values) > 30 * min(values):
+        panel.set_xscale("log")
+    else:
+        panel.ticklabel_format(axis="x", style="sci", scilimits=(-2, 5), useOffset=False)
+        panel.locator_params(axis="x", nbins=4)
+    return float
+
+
+def _trial_colours(figure: Figure, axes: Sequence[Axes], trials: Sequence[SearchTrial]) -> None:
+    """One colour bar, and the same range of trial numbers in every panel."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.ticker import MaxNLocator
+
+    numbers = [trial.number for trial in trials] or [0]
+    scale = Normalize(min(numbers) - 0.3 * max(len(numbers), 1), max(numbers))  # the first ones must not be white
+    for panel in axes:
+        for points in panel.collections:
+            points.set_norm(scale)
+    bar = figure.colorbar(ScalarMappable(scale, "Blues"), ax=list(axes), label="trial", ticks=MaxNLocator(integer=True))
+    bar.ax.set_ylim(min(numbers), max(max(numbers), min(numbers) + 1))
+
+
+@_styled
+def search_importance(importances: Mapping[str, float]) -> Figure:
+    """How much of the variation between trials each dimension explains, the largest on top."""
+    ordered = sorted(importances.items(), key=lambda item: item[1])
+    figure, (panel,) = _grid(1, 1, 6.4, 1.4 + 0.36 * max(len(ordered), 1))
+    bars = panel.barh([name for name, _ in ordered], [share for _, share in ordered], color=BLUE, height=0.6)
+    panel.bar_label(bars, fmt="{:.0%}", padding=4)
+    panel.xaxis.set_major_formatter("{x:.0%}")
+    panel.grid(visible=False, axis="y")
+    panel.margins(x=0.12)
+    panel.set(xlabel="share of the variation between trials", ylabel="dimension", title="What the score depends on")
+    return figure

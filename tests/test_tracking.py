@@ -1,0 +1,639 @@
+"""What a person finds in MLflow afterwards, read back through MLflow's own client."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import multiprocessing
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from pipeline.data import Dataset
+from pipeline.engines import Fitted
+from pipeline.errors import StoreError
+from pipeline.experiment import Outcome
+from pipeline.figures import search_importance
+from pipeline.folds import Plan, Replica, Scaling, Split
+from pipeline.results import REFIT, Epoch, FoldResult, RunResult, Status
+from pipeline.settings import Settings, TrackingSettings, compose
+from pipeline.statistics import summarize
+from pipeline.tracking import Tracker, check, deep_link, newest_experiment, store_uri
+
+mlflow = pytest.importorskip("mlflow")
+
+FOLDS, EPOCHS = 3, 4
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with tables and without experiments: creating one takes seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    assert newest_experiment(f"sqlite:///{path}") is None
+    return path
+
+
+@pytest.fixture(scope="session")
+def base_settings() -> Settings:
+    return compose(["data=digits", f"validation.folds={FOLDS}", "optimizer.lr=0.01", "model.hidden=[8,4]"])
+
+
+@pytest.fixture
+def settings(base_settings: Settings, empty_store: Path, tmp_path: Path) -> Settings:
+    """Settings whose store is ready in this test's folder, where the environment says it is."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return base_settings.model_copy(update={"output": str(tmp_path / "output")})
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Any:
+    return mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+def history(fold: int, epochs: int = EPOCHS, trial: int = 0) -> tuple[Epoch, ...]:
+    scores = [{"loss": 1.0 / e + 0.1 * fold, "accuracy": 0.8 + 0.01 * e + 0.001 * fold} for e in range(1, epochs + 1)]
+    return tuple(
+        Epoch(trial, fold, e, 2.0 / e + fold, scores[e - 1], None, 0.01, 1.0, 0.5) for e in range(1, epochs + 1)
+    )
+
+
+def fold_result(fold: int, **changes: Any) -> FoldResult:
+    scores = {"accuracy": 0.9 + 0.01 * fold, "log_loss": 0.3 - 0.02 * fold}
+    return replace(FoldResult(fold, Status.COMPLETED, EPOCHS, scores, history(fold), 80, 0, 40), **changes)
+
+
+def outcome_of(settings: Settings, folds: list[FoldResult], refit: bool = False) -> Outcome:
+    """An outcome as the experiment would leave it, made by hand."""
+    rng = np.random.default_rng(0)
+    data = Dataset(
+        "digits", "binary", rng.random((120, 2), np.float32), rng.integers(0, 2, 120), ("no", "yes"), (), "ab12"
+    )
+    plan = Plan((), np.arange(90), np.arange(90, 120))
+    scaling = Scaling(np.zeros(2), np.ones(2))
+    replicas, fitted = [], []
+    for fold in folds:
+        rows = np.arange(fold.fold * 18, fold.fold * 18 + 18)
+        split = Split(fold.fold, np.setdiff1d(np.arange(90), rows), np.array([], int), rows)
+        replicas.append(Replica(0, settings, split, scaling, None, 60, EPOCHS, 2))
+        failure = "loss became NaN in epoch 2" if fold.status is Status.DIVERGED else ""
+        fitted.append(Fitted((0, fold.fold), fold.status, {}, fold.history, rng.random((18, 2)), EPOCHS, failure))
+    names = folds[0].scores if all(fold.scores for fold in folds) else {}
+    cv = {name: summarize([fold.scores[name] for fold in folds], 80, 40) for name in names}
+    facts = {"name": "digits", "development_rows": 1090, "test_rows": 30, "fingerprint": "ab12"}
+    result = RunResult("digits", "accuracy", tuple(folds), cv, None, 12.5, facts, ("30 test rows were scored once.",))
+    outcome = Outcome(settings, data, plan, result, replicas, fitted)
+    return refitted(outcome) if refit else outcome
+
+
+def refitted(outcome: Outcome) -> Outcome:
+    epochs = tuple(replace(epoch, scores={}) for epoch in history(REFIT))
+    final = FoldResult(REFIT, Status.COMPLETED, EPOCHS, {"accuracy": 0.91, "log_loss": 0.28}, epochs, 90, 0, 30)
+    fitted = Fitted((0, REFIT), Status.COMPLETED, {}, epochs, np.empty((0, 2)), EPOCHS)
+    predictions = np.random.default_rng(1).random((30, 2))
+    result = replace(outcome.result, refit=final)
+    return replace(
+        outcome, result=result, final_replica=outcome.replicas[0], final=fitted, test_predictions=predictions
+    )
+
+
+def observe(on_epoch: Callable[[list[Epoch]], Any], folds: list[FoldResult]) -> None:
+    """Emit epoch by epoch, as an engine does."""
+    for epoch in range(1, EPOCHS + 1):
+        on_epoch([e for fold in folds for e in fold.history if e.epoch == epoch])
+
+
+def record(settings: Settings, folds: list[FoldResult] | None = None, parent: str | None = "a study") -> str:
+    """Record one finished trial, by default one of a study (without pictures), and return its run's id."""
+    folds = folds or [fold_result(fold) for fold in range(FOLDS)]
+    with Tracker(settings).trial(parent=parent, overrides=["data=digits"]) as run:
+        observe(run.on_epoch, folds)
+        run.finish(outcome_of(settings, folds))
+    return run.run_id
+
+
+def children(client: Any, run_id: str) -> list[Any]:
+    experiment = client.get_run(run_id).info.experiment_id
+    runs = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'", max_results=1000)
+    return sorted(runs, key=lambda run: run.info.run_name)
+
+
+def curve(client: Any, run_id: str, name: str) -> dict[int, float]:
+    """Step -> value; a step that was written twice is an error."""
+    points = sorted(client.get_metric_history(run_id, name), key=lambda point: point.step)
+    assert len({point.step for point in points}) == len(points), f"{name} has a step twice"
+    return {point.step: point.value for point in points}
+
+
+# What is recorded -----------------------------------------------------------------------------------------------------
+
+
+def test_the_tree_is_trial_over_folds_and_final(
+    settings: Settings, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.tracking.of_outcome", lambda _: {})  # pictures take their time
+    folds = [fold_result(fold) for fold in range(FOLDS)]
+    with Tracker(settings).trial() as run:
+        run.finish(outcome_of(settings, folds, refit=True))
+    trial = client.get_run(run.run_id)
+    assert trial.info.run_name == "mlp · adam · he · relu"
+    assert trial.data.tags["level"] == "trial"
+    assert "mlflow.parentRunId" not in trial.data.tags
+    below = children(client, run.run_id)
+    assert [(r.info.run_name, r.data.tags["level"]) for r in below] == [
+        ("final", "final"),
+        ("fold 0", "fold"),
+        ("fold 1", "fold"),
+        ("fold 2", "fold"),
+    ]
+    assert {r.info.status for r in [trial, *below]} == {"FINISHED"}
+
+
+def test_a_fold_holds_its_epochs_and_scores(settings: Settings, client: Any) -> None:
+    run_id = record(settings)
+    fold = children(client, run_id)[2]
+    expected = history(2)
+    assert curve(client, fold.info.run_id, "train/loss") == {e.epoch: e.train_loss for e in expected}
+    assert curve(client, fold.info.run_id, "val/loss") == {e.epoch: e.scores["loss"] for e in expected}
+    assert curve(client, fold.info.run_id, "val/accuracy") == {e.epoch: e.scores["accuracy"] for e in expected}
+    scores = {name: value for name, value in fold.data.metrics.items() if name.startswith("cv/")}
+    assert scores == {"cv/accuracy": 0.92, "cv/log_loss": pytest.approx(0.26)}
+
+
+def test_a_trial_holds_means_over_folds_and_the_corrected_interval(settings: Settings, client: Any) -> None:
+    run_id = record(settings)
+    for name in ("loss", "accuracy"):
+        of_folds = np.array([[e.scores[name] for e in history(fold)] for fold in range(FOLDS)])
+        assert list(curve(client, run_id, f"val/{name}").values()) == pytest.approx(of_folds.mean(axis=0))
+    assert curve(client, run_id, "train/loss")[1] == pytest.approx(2 + 1)
+    metrics = client.get_run(run_id).data.metrics
+    expected = summarize([0.90, 0.91, 0.92], 80, 40)
+    recorded = [metrics[f"cv/accuracy{suffix}"] for suffix in ("", "_std", "_ci_low", "_ci_high")]
+    assert recorded == pytest.approx([expected.mean, expected.std, expected.low, expected.high])
+    assert metrics["seconds"] == 12.5
+
+
+def test_a_fold_that_stopped_early_counts_with_the_epoch_it_kept(settings: Settings, client: Any) -> None:
+    stopped = fold_result(0, status=Status.STOPPED, best_epoch=1, history=history(0, epochs=2))
+    run_id = record(settings, [stopped, fold_result(1), fold_result(2)])
+    kept, others = history(0)[0].scores["loss"], [history(fold)[3].scores["loss"] for fold in (1, 2)]
+    assert curve(client, run_id, "val/loss")[4] == pytest.approx(np.mean([kept, *others]))
+    assert client.get_run(run_id).data.tags["status"] == "stopped"
+
+
+def test_the_final_run_holds_test_scores_and_the_experiments_files(settings: Settings, client: Any) -> None:
+    output = Path(settings.output)
+    (output / "model").mkdir(parents=True)
+    (output / "model" / "weights.npz").write_bytes(b"weights")
+    (output / "predictions.npz").write_bytes(b"predictions")
+    (output / ".hydra").mkdir()
+    (output / "train.log").write_text("noise")
+    with Tracker(settings).trial() as run:
+        observe(run.on_epoch, [fold_result(fold) for fold in range(FOLDS)])
+        run.finish(outcome_of(settings, [fold_result(fold) for fold in range(FOLDS)], refit=True))
+    final = children(client, run.run_id)[0]
+    assert {n: v for n, v in final.data.metrics.items() if n.startswith("test/")} == {
+        "test/accuracy": 0.91,
+        "test/log_loss": 0.28,
+    }
+    assert curve(client, final.info.run_id, "train/loss") == {e.epoch: e.train_loss for e in history(REFIT)}
+    assert {file.path for file in client.list_artifacts(final.info.run_id)} == {"model", "figures", "predictions.npz"}
+    assert [file.path for file in client.list_artifacts(final.info.run_id, "model")] == ["model/weights.npz"]
+    assert {file.path for file in client.list_artifacts(run.run_id, "figures")} == {
+        f"figures/{name}.png" for name in ("learning_curves", "fold_scores", "confusion_validation", "confusion_test")
+    }
+
+
+def test_parameters_are_flat_and_named_as_in_an_override(settings: Settings, client: Any) -> None:
+    parameters = client.get_run(record(settings)).data.params
+    assert parameters["optimizer"] == "torch.optim.Adam"
+    assert parameters["optimizer.lr"] == "0.01"
+    assert parameters["model.hidden"] == "[8, 4]"
+    assert parameters["seed"] == "0"
+    assert parameters["validation.folds"] == str(FOLDS)
+    assert not [name for name in parameters if name.startswith(("tracking", "search", "hydra"))]
+
+
+def test_a_trial_can_be_reproduced_from_its_files(settings: Settings, client: Any, tmp_path: Path) -> None:
+    run_id = record(settings)
+
+    def text(name: str) -> str:
+        return Path(client.download_artifacts(run_id, name, str(tmp_path))).read_text(encoding="utf-8")
+
+    assert Settings.model_validate(yaml.safe_load(text("config.yaml"))) == settings
+    result = RunResult.from_json(text("result.json"))
+    assert result.folds[1] == fold_result(1)
+    facts = json.loads(text("environment.json"))
+    assert facts["wall_seconds"] == 12.5
+    assert facts["versions"]["mlflow"] == mlflow.__version__
+    assert facts["hardware"]["cpus"] >= 1
+    inputs = client.get_run(run_id).inputs.dataset_inputs
+    assert [(i.dataset.name, i.dataset.digest) for i in inputs] == [("digits", "ab12")]
+
+
+def test_the_note_tells_a_person_what_came_of_it(settings: Settings, client: Any) -> None:
+    with Tracker(settings).trial(parent="a study") as run:
+        run.finish(outcome_of(settings, [fold_result(fold) for fold in range(FOLDS)], refit=True))
+    note = client.get_run(run.run_id).data.tags["mlflow.note.content"]
+    cv = summarize([0.90, 0.91, 0.92], 80, 40)
+    assert f"| **accuracy** | 0.9100 | {cv.low:.4f} … {cv.high:.4f} | 0.0100 | 0.9100 |" in note
+    assert "on digits (1,090 development rows, 30 test rows), stratified 3-fold cross-validation" in note
+    assert "Nadeau and Bengio 2003" in note
+    assert "- 30 test rows were scored once." in note
+    command = next(line for line in note.splitlines() if line.startswith("python scripts/train.py"))
+    assert "optimizer.lr=0.01" in command
+
+
+def test_tags_of_the_settings_are_on_every_run(settings: Settings, client: Any) -> None:
+    tagged = settings.model_copy(update={"tracking": TrackingSettings(uri=None, tags={"team": "blue"})})
+    run_id = record(tagged)
+    assert {run.data.tags["team"] for run in [client.get_run(run_id), *children(client, run_id)]} == {"blue"}
+
+
+def test_epochs_carry_the_time_they_were_recorded(settings: Settings, client: Any) -> None:
+    folds = [fold_result(fold) for fold in range(FOLDS)]
+    before = time.time() * 1000
+    with Tracker(settings).trial(parent="a study") as run:
+        run.on_epoch([fold.history[0] for fold in folds])
+        time.sleep(0.05)
+        between = time.time() * 1000
+        run.on_epoch([fold.history[1] for fold in folds])
+        run.finish(outcome_of(settings, [replace(fold, history=fold.history[:2]) for fold in folds]))
+    for run_id in (run.run_id, children(client, run.run_id)[0].info.run_id):
+        first, second = client.get_metric_history(run_id, "val/loss")
+        assert before - 1 <= first.timestamp < between - 40
+        assert between - 1 <= second.timestamp
+
+
+def test_epochs_that_nobody_saw_are_dated_back(settings: Settings, client: Any) -> None:
+    with Tracker(settings).trial(parent="a study") as run:
+        run.finish(outcome_of(settings, [fold_result(fold) for fold in range(FOLDS)]))
+    times = [point.timestamp for point in client.get_metric_history(run.run_id, "train/loss")]
+    assert np.diff(times).tolist() == [500] * (EPOCHS - 1)
+
+
+def test_numbers_that_are_none_are_left_out(settings: Settings, client: Any) -> None:
+    epochs = (*history(0)[:3], replace(history(0)[3], train_loss=math.inf, scores={"loss": math.nan}))
+    bad = fold_result(0, status=Status.DIVERGED, scores={}, history=epochs)
+    run_id = record(settings, [bad, fold_result(1), fold_result(2)])
+    assert sorted(curve(client, run_id, "train/loss")) == [1, 2, 3]
+    assert sorted(curve(client, children(client, run_id)[0].info.run_id, "train/loss")) == [1, 2, 3]
+
+
+def test_long_histories_are_written_whole(settings: Settings, client: Any) -> None:
+    run_id = record(settings, [fold_result(fold, history=history(fold, epochs=400)) for fold in range(FOLDS)])
+    assert len(curve(client, run_id, "val/accuracy")) == 400
+
+
+# How a trial ends -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [Status.PRUNED, Status.DIVERGED])
+def test_a_pruned_or_diverged_trial_is_a_recorded_state(settings: Settings, client: Any, status: Status) -> None:
+    folds = [fold_result(fold, status=status, scores={}) for fold in range(FOLDS)]
+    run = client.get_run(record(settings, folds))
+    assert (run.info.status, run.data.tags["status"]) == ("FINISHED", str(status))
+    assert not [name for name in run.data.metrics if name.startswith("cv/")]
+    assert ("Fold 0 diverged: loss became NaN" in run.data.tags["mlflow.note.content"]) == (status == "diverged")
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError("broken"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
+def test_an_exception_marks_the_run_and_goes_on(
+    settings: Settings, client: Any, error: BaseException, status: str
+) -> None:
+    tracker, started = Tracker(settings), []
+
+    def train() -> None:
+        with tracker.trial() as run:
+            started.append(run.run_id)
+            run.on_epoch([history(fold)[0] for fold in range(FOLDS)])
+            raise error
+
+    with pytest.raises(type(error)):
+        train()
+    recorded = client.get_run(started[0])
+    assert (recorded.info.status, recorded.data.tags["status"]) == (status, status.lower())
+    assert recorded.data.tags["error"].startswith(type(error).__name__)
+    assert list(curve(client, started[0], "train/loss")) == [1]  # what it had reached is there to see
+
+
+# While it trains ------------------------------------------------------------------------------------------------------
+
+
+def test_the_curve_grows_while_it_trains(settings: Settings, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folds = [fold_result(fold) for fold in range(FOLDS)]
+    monkeypatch.setattr("pipeline.tracking._FLUSH_EVERY", 0.0)
+    with Tracker(settings).trial(parent="a study") as run:
+        assert run.on_epoch([fold.history[0] for fold in folds]) is None
+        assert list(curve(client, run.run_id, "val/accuracy")) == [1]
+        run.on_epoch([fold.history[1] for fold in folds[:2]])  # a fold is missing: its mean would mislead
+        assert list(curve(client, run.run_id, "val/accuracy")) == [1]
+        run.on_epoch([folds[2].history[1]])
+        assert list(curve(client, run.run_id, "val/accuracy")) == [1, 2]
+        run.finish(outcome_of(settings, folds))
+    of_folds = np.array([[e.scores["accuracy"] for e in history(fold)] for fold in range(FOLDS)])
+    assert list(curve(client, run.run_id, "val/accuracy").values()) == pytest.approx(of_folds.mean(axis=0))
+
+
+def test_a_trial_hears_only_its_own_records(settings: Settings, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.tracking._FLUSH_EVERY", 0.0)
+    with Tracker(settings).trial(number=7) as run:
+        others = [replace(history(fold, trial=6)[0], train_loss=50.0) for fold in range(FOLDS)]
+        run.on_epoch([*(history(fold, trial=7)[0] for fold in range(FOLDS)), *others])
+        assert curve(client, run.run_id, "train/loss") == {1: pytest.approx(3.0)}
+
+
+def test_logging_costs_little(settings: Settings) -> None:
+    """A trial of a search, 5 folds of 10 epochs, takes 0.1 s; CPU time, since other tests may run beside this one."""
+    five = settings.model_copy(update={"validation": settings.validation.model_copy(update={"folds": 5})})
+    folds = [fold_result(fold, history=history(fold, epochs=10)) for fold in range(5)]
+    record(five, folds)  # imports, and what is found out once per process
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        record(five, folds)
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.3
+
+
+# Studies --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_study_stands_above_its_trials_and_the_final_fit(settings: Settings, client: Any) -> None:
+    tracker = Tracker(settings)
+    folds = [fold_result(fold) for fold in range(FOLDS)]
+    with tracker.study("s1", "Twenty trials.") as study:
+        for number in range(2):
+            with tracker.trial(parent=study.run_id, number=number) as trial:
+                trial.finish(outcome_of(settings, folds))
+        best = outcome_of(settings, folds, refit=True)
+        tracker.final(best, study.run_id)
+        study.finish(best, {"importance": search_importance({"optimizer.lr": 1.0})})
+    run = client.get_run(study.run_id)
+    assert (run.info.run_name, run.data.tags["level"], run.data.tags["study"]) == ("study s1", "study", "s1")
+    assert run.data.metrics["best/cv/accuracy"] == pytest.approx(0.91)
+    assert "Twenty trials." in run.data.tags["mlflow.note.content"]
+    assert [file.path for file in client.list_artifacts(study.run_id, "figures")] == ["figures/importance.png"]
+    below = children(client, study.run_id)
+    assert [r.info.run_name for r in below] == ["final", "trial 00 · adam · he · relu", "trial 01 · adam · he · relu"]
+    assert below[0].data.metrics["test/accuracy"] == 0.91
+    assert {r.data.tags["level"] for r in children(client, below[1].info.run_id)} == {"fold"}
+
+
+def test_a_study_of_the_same_name_goes_on(settings: Settings, client: Any) -> None:
+    tracker = Tracker(settings)
+    with pytest.raises(KeyboardInterrupt), tracker.study("it's one") as first:
+        raise KeyboardInterrupt
+    assert client.get_run(first.run_id).info.status == "KILLED"
+    with tracker.study("it's one") as again, tracker.study("another") as other:
+        assert client.get_run(again.run_id).info.status == "RUNNING"
+    assert again.run_id == first.run_id
+    assert other.run_id != first.run_id
+    run = client.get_run(first.run_id)
+    assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "completed")
+
+
+# Stores ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_setting_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://from.environment:1")
+    assert store_uri(TrackingSettings(uri="http://from.setting:2")) == "http://from.setting:2"
+    assert store_uri(TrackingSettings(uri=None)) == "http://from.environment:1"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert store_uri(TrackingSettings(uri=None)) == f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert store_uri(TrackingSettings(uri="sqlite:///x/y.db?mode=rw")) == f"sqlite:///{tmp_path / 'x/y.db'}?mode=rw"
+
+
+def test_artifacts_lie_beside_the_database(settings: Settings, client: Any, tmp_path: Path) -> None:
+    run_id = record(settings)
+    assert client.get_experiment_by_name("digits").artifact_location == (tmp_path / "mlruns").as_uri()
+    assert (tmp_path / "mlruns" / run_id / "artifacts" / "result.json").is_file()
+
+
+def test_without_tracking_nothing_is_written(settings: Settings, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    tracker = Tracker(settings.model_copy(update={"tracking": None}))
+    outcome = outcome_of(settings, [fold_result(0)], refit=True)
+    with tracker.study("s") as study, tracker.trial(parent=study.run_id, number=1) as run:
+        assert run.on_epoch(list(history(0))) is None
+        run.finish(outcome)
+        tracker.final(outcome, study.run_id)
+        study.finish(outcome, {})
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+    assert tracker.hint == ""
+
+
+def test_only_the_first_of_several_training_processes_records(
+    settings: Settings, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert record(settings) == ""
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert record(settings)
+    assert len(client.search_runs([Tracker(settings)._store.experiment_id])) == FOLDS + 1
+
+
+def use(settings: Settings, uri: str) -> Settings:
+    return settings.model_copy(update={"tracking": TrackingSettings(uri=uri)})
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_a_store_that_cannot_be_used_is_told_in_seconds(
+    settings: Settings, free_port: int, silent_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.tracking.store._REACH_WITHIN", 0.3)
+    (tmp_path / "text.db").write_text("this is no database, whatever its name says")
+    uris = [
+        f"http://127.0.0.1:{free_port}",
+        f"http://127.0.0.1:{silent_port}",
+        f"postgresql://me:secret@127.0.0.1:{free_port}/runs",
+        f"sqlite:///{tmp_path}/text.db",
+        f"{tmp_path}/mlruns",
+    ]
+    for uri in uris:
+        start = time.perf_counter()
+        with pytest.raises(StoreError, match=r"tracking\.uri=.*MLFLOW_TRACKING_URI.*tracking=null") as caught:
+            Tracker(use(settings, uri))
+        assert time.perf_counter() - start < 3
+        assert uri.replace("secret", "…") in str(caught.value)
+        with pytest.raises(StoreError):
+            check(uri)
+
+
+def test_a_deleted_experiment_and_one_of_a_server_are_told(settings: Settings, client: Any) -> None:
+    Tracker(settings)
+    client.delete_experiment(client.get_experiment_by_name("digits").experiment_id)
+    with pytest.raises(StoreError, match="mlflow experiments restore"):
+        Tracker(settings)
+    client.create_experiment("served", artifact_location="mlflow-artifacts:/1")
+    with pytest.raises(StoreError, match="created by an MLflow server"):
+        Tracker(settings.model_copy(update={"task_name": "served"}))
+
+
+def test_a_store_that_fails_after_training_costs_a_warning_and_no_result(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), Tracker(settings).trial() as run:
+        with sqlite3.connect(tmp_path / "mlflow.db") as database:
+            database.execute("drop table metrics")
+        database.close()
+        run.finish(outcome_of(settings, [fold_result(fold) for fold in range(FOLDS)]))
+    saved = Path(settings.output) / "result.json"
+    assert str(saved) in caplog.text
+    assert RunResult.from_json(saved.read_text()).folds[0] == fold_result(0)
+
+
+def test_a_store_that_fails_while_it_trains_does_not_stop_it(
+    settings: Settings, client: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folds = [fold_result(fold) for fold in range(FOLDS)]
+    monkeypatch.setattr("pipeline.tracking._FLUSH_EVERY", 0.0)
+    with Tracker(settings).trial(parent="a study") as run:
+        with monkeypatch.context() as broken, caplog.at_level(logging.WARNING):
+            broken.setattr(mlflow.MlflowClient, "log_batch", _disconnected)
+            run.on_epoch([fold.history[0] for fold in folds])
+            run.on_epoch([fold.history[1] for fold in folds])
+        assert caplog.text.count("appears when it ends") == 1
+        run.finish(outcome_of(settings, folds))
+    assert len(curve(client, run.run_id, "val/loss")) == EPOCHS
+
+
+def _disconnected(*_: Any, **__: Any) -> None:
+    raise ConnectionError("gone")
+
+
+def test_check_says_what_a_store_holds(settings: Settings, tmp_path: Path) -> None:
+    record(settings)
+    assert check() == f"sqlite:///{tmp_path / 'mlflow.db'}: reachable, 2 experiments, {FOLDS + 1} runs"
+    assert "not there yet" in check(f"sqlite:///{tmp_path / 'none.db'}")
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_the_hint_opens_this_store(settings: Settings, tmp_path: Path) -> None:
+    assert Tracker(settings).hint == "make ui"
+    other = f"sqlite:///{shutil.copy(tmp_path / 'mlflow.db', tmp_path / 'other.db')}"
+    assert Tracker(use(settings, other)).hint == f"make ui ARGS='--uri {other}'"
+
+
+def test_the_link_opens_the_runs_table_of_the_newest_experiment(
+    settings: Settings, client: Any, tmp_path: Path
+) -> None:
+    record(settings)
+    record(settings.model_copy(update={"task_name": "later"}))
+    newest = newest_experiment(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert newest == client.get_experiment_by_name("later").experiment_id
+    assert deep_link("7") == (
+        "http://127.0.0.1:5000/#/experiments/7/runs?workflowType=machine_learning&compareRunsMode=CHART"
+    )
+    assert "secret" not in deep_link("7", "https://me:secret@host/mlflow/")
+
+
+def _record_thrice(settings: Settings) -> None:
+    for _ in range(3):
+        record(settings)
+
+
+def test_nothing_is_printed_by_mlflow(base_settings: Settings, tmp_path: Path) -> None:
+    """Neither while a database is created nor while runs are ended."""
+    code = (
+        "import logging, sys; logging.basicConfig(level=logging.INFO)\n"
+        "from pipeline.settings import Settings; from pipeline.tracking import Tracker\n"
+        "with Tracker(Settings.model_validate_json(sys.stdin.read())).study('s'): pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=base_settings.model_dump_json(by_alias=True),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (tmp_path / "mlflow.db").is_file()
+    assert done.stdout + done.stderr == ""
+
+
+@pytest.mark.slow
+def test_processes_may_share_a_store_that_is_not_there_yet(base_settings: Settings, tmp_path: Path) -> None:
+    settings = base_settings.model_copy(update={"output": str(tmp_path / "output")})
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_record_thrice, args=(settings,)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    runs = client.search_runs([Tracker(settings)._store.experiment_id], max_results=1000)
+    assert len(runs) == 4 * 3 * (FOLDS + 1)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+# The UI ---------------------------------------------------------------------------------------------------------------
+
+
+def start_ui(repository: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(repository / "scripts" / "ui.py"), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_port_in_use_is_told(repository: Path, silent_port: int) -> None:
+    with start_ui(repository, "--port", str(silent_port)) as ui:
+        told, _ = ui.communicate()
+    assert ui.returncode == 2
+    assert f"--port {silent_port + 1}" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.slow
+def test_the_ui_serves_the_store_until_it_is_interrupted(
+    settings: Settings, repository: Path, free_port: int, tmp_path: Path
+) -> None:
+    """The link works, runs can be recorded through the server, Ctrl-C ends it, and what failed then is a warning."""
+    run_id = record(settings)
+    with start_ui(repository, "--port", str(free_port)) as ui:
+        assert ui.stdout is not None
+        server = f"http://127.0.0.1:{free_port}"
+        link = next(line for line in ui.stdout if line.startswith(server)).strip()
+        assert link == deep_link("1", server)
+        with urllib.request.urlopen(f"{server}/get-artifact?path=result.json&run_uuid={run_id}") as answer:
+            assert RunResult.from_json(answer.read().decode()).task_name == "digits"
+        through_server = Tracker(use(settings, server))
+        assert through_server.hint == link
+        with through_server.trial(parent="a study", overrides=[]) as run:
+            run.finish(outcome_of(settings, [fold_result(fold) for fold in range(FOLDS)]))
+            ui.send_signal(signal.SIGINT)
+            told = ui.stdout.read()
+            assert ui.wait() == 130
+            assert "Traceback" not in told
+            with pytest.raises(OSError, match="refused"):
+                socket.create_connection(("127.0.0.1", free_port)).close()
+            start = time.perf_counter()
+            run.finish(outcome_of(settings, [fold_result(fold) for fold in range(FOLDS)]))
+            assert time.perf_counter() - start < 30
+    assert (tmp_path / "output" / "result.json").is_file()
+    assert {"level": "trial"}.items() <= mlflow.MlflowClient(store_uri()).get_run(run.run_id).data.tags.items()
