@@ -1,0 +1,31 @@
+"""One experiment: validate on folds, refit on all of them, look at the test rows once. `--help` explains every setting.
+
+Exit codes: 0 done · 2 a bad config or bad input, told in one message · 130 interrupted · 1 anything else.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pipeline import console
+from pipeline.settings import Settings
+
+
+def train(settings: Settings, overrides: list[str]) -> None:
+    from pipeline import experiment, tracking  # late: the config is checked before they are needed
+    from pipeline.data import load
+
+    tracker = tracking.Tracker(settings)
+    with tracker.trial(overrides=overrides) as run, console.Progress(settings) as progress:
+        observer = console.combine(run.on_epoch, progress)
+        validated = experiment.validate(settings, load(settings.data, settings.seed), observer)
+        console.deliver(validated)  # whatever fails later, this result is on disk
+        outcome = experiment.finish(validated, observer)
+        console.deliver(outcome)
+        run.finish(outcome)
+    if console.leads():
+        print(console.summary(outcome.result, settings.output, tracker.hint))
+
+
+if __name__ == "__main__":
+    sys.exit(console.main(train))
