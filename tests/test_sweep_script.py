@@ -1,0 +1,228 @@
+"""scripts/sweep.py as a user meets it: in a process of its own, with real engines, stores and signals."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import psutil
+import pytest
+from mlflow.tracking import MlflowClient
+from optuna.trial import TrialState
+
+from pipeline import console, experiment
+from pipeline.data import Dataset, load
+from pipeline.errors import DataError
+from pipeline.folds import plan
+from pipeline.search import search
+from pipeline.search.study import connect, interruptions
+from pipeline.settings import compose
+from pipeline.tracking import Tracker
+
+SMALL = ["data=iris", "engine=numpy", "model.hidden=[4]", "trainer.batch_size=32", "trainer.progress=false"]
+LR = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, repository: Path) -> Path:
+    """A copy of the project, since a search adds the best configuration to its conf/."""
+    for name in ("pipeline", "scripts", "conf"):
+        shutil.copytree(repository / name, tmp_path / "checkout" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path / "checkout"
+
+
+def start(checkout: Path, *overrides: str, **more: str) -> subprocess.Popen[str]:
+    """The script under way, in the test's folder."""
+    return subprocess.Popen(
+        [sys.executable, *more.get("options", "").split(), str(checkout / "scripts" / "sweep.py"), *overrides],
+        env={**os.environ, "PYTHONPATH": str(checkout)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),  # pytest in the background has none
+    )
+
+
+def _with_ctrl_c() -> None:
+    """A shell that runs pytest in the background has turned Ctrl-C off for all that it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def sweep(checkout: Path, *overrides: str, **more: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr."""
+    process = start(checkout, *overrides, **more)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def study(name: str = "s") -> optuna.Study:
+    return optuna.load_study(study_name=name, storage=connect("studies/journal.log"))
+
+
+def counting(loaded: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    return [trial for trial in loaded.trials if trial.number not in interruptions(loaded)]
+
+
+def test_help_explains_the_settings_and_loads_nothing_heavy(checkout: Path) -> None:
+    code, out, err = sweep(checkout, "--help", options="-X importtime")
+    assert code == 0
+    assert "search.n_trials" in out
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in err.splitlines()}
+    assert "hydra" in loaded
+    assert not loaded & {"torch", "pytorch_lightning", "mlflow", "optuna", "sklearn", "matplotlib"}
+
+
+def test_a_bad_value_of_the_space_ends_with_2_and_one_message(checkout: Path) -> None:
+    code, out, err = sweep(checkout, *SMALL, "activation=relu,rellu", "model.dropout=interval(0,2)", "tracking=none")
+    assert (code, out) == (2, "")
+    assert "activation=rellu" in err
+    assert "model.dropout=2.0" in err
+    assert "Traceback" not in err
+    assert not Path("studies").exists()
+
+
+def test_a_search_on_real_data_leaves_its_tree_in_the_store(tmp_path: Path, repository: Path) -> None:
+    conf = Path(shutil.copytree(repository / "conf", tmp_path / "conf"))
+    overrides = [*SMALL, "trainer.max_epochs=3", LR, "activation=relu,tanh", "search.n_trials=3", "output=out"]
+    found = search(overrides, Tracker, console.deliver, conf)
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    (tree,) = [client.search_runs([e.experiment_id]) for e in client.search_experiments() if e.name == "iris"]
+    assert Counter(run.data.tags["level"] for run in tree) == {"study": 1, "trial": 3, "fold": 15, "final": 1}
+    by_level = {run.data.tags["level"]: run for run in tree}
+    assert by_level["study"].data.metrics["best/cv/accuracy"] == pytest.approx(found.score.mean)
+    assert by_level["final"].data.metrics["test/accuracy"] == pytest.approx(found.test["accuracy"])
+    assert by_level["final"].data.tags["mlflow.parentRunId"] == by_level["study"].info.run_id
+    assert {path.name for path in Path("out").iterdir()} >= {"best.yaml", "figures", "final", "trials"}
+    assert Path("out/final/result.json").is_file()
+    ready = compose(["experiment=best_iris", "output=o"], "train", conf)
+    assert experiment.run(ready).result.cv["accuracy"] == found.score
+
+
+def test_no_trial_sees_a_test_row(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conf = Path(shutil.copytree(repository / "conf", tmp_path / "conf"))
+    overrides = [*SMALL, "trainer.max_epochs=2", "tracking=none"]
+    settings = compose(overrides)
+    sound = load(settings.data, settings.seed)
+    inputs = sound.inputs.copy()
+    inputs[plan(sound, settings).test] = float("nan")
+
+    def refit(*_: object) -> None:
+        raise DataError("this is where test rows are looked at")
+
+    def scores(data: Dataset, name: str) -> list[float | None]:
+        monkeypatch.setattr("pipeline.search.dataset", lambda *_: data)
+        monkeypatch.setattr("pipeline.search.trial.dataset", lambda *_: data)
+        with pytest.raises(DataError, match="this is where"):
+            search([*overrides, LR, "search.n_trials=2", f"search.study_name={name}"], Tracker, console.deliver, conf)
+        return [trial.value for trial in study(name).trials]
+
+    monkeypatch.setattr(experiment, "refit", refit)
+    assert scores(replace(sound, inputs=inputs), "spoilt") == scores(sound, "sound")
+
+
+@pytest.mark.slow
+def test_two_workers_share_the_trials(checkout: Path) -> None:
+    overrides = (*SMALL, "trainer.max_epochs=2", LR, "search.study_name=s", "search.workers=2", "search.n_trials=6")
+    code, out, err = sweep(checkout, *overrides)
+    assert code == 0, err
+    trials = study().trials
+    assert [trial.number for trial in trials] == list(range(6))
+    assert all(trial.state.is_finished() for trial in trials)
+    assert len({trial.params["optimizer.lr"] for trial in trials}) == 6
+    assert len({trial.user_attrs["process"] for trial in trials}) == 2
+    assert "Best of 6 trials" in out
+
+
+LONG = (*SMALL, LR, "trainer.max_epochs=2000", "trainer.evaluate_every=20", "search.study_name=s", "tracking=none")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_ends_with_130_and_the_next_call_goes_on(checkout: Path, workers: int) -> None:
+    call = (*LONG, f"search.workers={workers}", "search/pruner=none", "search.n_trials=3")
+    interrupted = start(checkout, *call)
+    wait_for(lambda: len(running()) == workers)
+    interrupted.send_signal(signal.SIGINT)
+    out, err = interrupted.communicate(timeout=60)
+    assert interrupted.returncode == 130, err
+    assert "Interrupted after 0 of 3 trials" in out
+    assert "Traceback" not in err
+    begun = rates(study().trials[:workers])
+    assert [trial.state.name for trial in study().trials] == ["FAIL"] * workers + ["WAITING"] * workers
+    code, _, err = sweep(checkout, *call)
+    assert code == 0, err
+    assert rates(counting(study())[:workers]) == begun
+    assert len(counting(study())) == 3
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_told_and_its_trial_is_taken_up_again(checkout: Path) -> None:
+    call = (*LONG, "search.workers=2", "search/pruner=none", "search.n_trials=2")
+    process = start(checkout, *call)
+    wait_for(lambda: len(running()) == 2)
+    os.kill(running()[0].user_attrs["process"], signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "A worker process ended without a word" in err
+    assert "search.workers=1" in err
+    assert "Traceback" not in err
+    assert [trial.state.name for trial in study().trials] == ["FAIL", "FAIL", "WAITING", "WAITING"]
+
+
+@pytest.mark.slow
+def test_after_a_kill_no_worker_is_left_and_the_next_call_goes_on(checkout: Path) -> None:
+    call = (*LONG, "search.workers=2", "search/pruner=none", "search.n_trials=3")
+    killed = start(checkout, *call)
+    wait_for(lambda: len(running()) == 2)
+    workers = psutil.Process(killed.pid).children(recursive=True)
+    killed.kill()
+    killed.communicate()
+    wait_for(lambda: all(map(over, workers)))
+    begun = rates(running())
+    code, out, err = sweep(checkout, *call)
+    assert code == 0, err
+    assert "Cut off and first in line again: trials 0, 1" in out
+    assert rates(counting(study())[:2]) == begun
+    assert len(counting(study())) == 3
+
+
+def running() -> list[optuna.trial.FrozenTrial]:
+    """Trials that have reported an epoch and are not over."""
+    if not Path("studies/journal.log").is_file():
+        return []
+    try:
+        trials = study().get_trials(states=(TrialState.RUNNING,))
+    except KeyError:  # no such study yet
+        return []
+    return [trial for trial in trials if trial.intermediate_values]
+
+
+def over(process: psutil.Process) -> bool:
+    """Gone, or waiting for an init that never fetches its dead, as in many containers."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def rates(trials: list[optuna.trial.FrozenTrial]) -> set[float]:
+    return {trial.params["optimizer.lr"] for trial in trials}
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
