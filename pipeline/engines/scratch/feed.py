@@ -1,0 +1,81 @@
+"""What the networks see: rows gathered, scaled and stacked, and the hidden units that dropout keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline.data import Dataset
+from pipeline.engines.batches import KeepMasks, batch_size, epoch_rows, steps_per_epoch
+from pipeline.folds import Replica
+
+_MASKS_AT_ONCE = 2**22
+"""Hidden units, over all replicas, rows and steps, whose masks are drawn together: some megabytes."""
+
+
+class Batch(NamedTuple):
+    """rows (R, B), inputs (R, B, features), targets (R, B); with dropout, mask (R, B, hidden units)."""
+
+    rows: np.ndarray
+    inputs: np.ndarray
+    targets: np.ndarray
+    mask: np.ndarray | None
+
+
+class Feed:
+    """The rows of R replicas, each scaled by what its own training rows taught. Bytes stay bytes until they are due."""
+
+    def __init__(self, replicas: Sequence[Replica], data: Dataset, dtype: Any) -> None:
+        self._replicas, self._dtype = replicas, dtype
+        self._inputs = data.inputs.reshape(len(data), -1)
+        self._targets = data.targets if data.classes else data.targets.astype(dtype)
+        row = data.inputs.shape[1:]
+        self._shift = self._spread([replica.scaling.shift for replica in replicas], row)
+        self._inverse_scale = 1 / self._spread([replica.scaling.scale for replica in replicas], row)
+        self.steps = steps_per_epoch(replicas[0])
+
+    @property
+    def features(self) -> int:
+        """Numbers in a row."""
+        return self._inputs.shape[1]
+
+    def inputs(self, rows: np.ndarray) -> np.ndarray:
+        """Row numbers (R, B) to (R, B, features)."""
+        x = self._inputs.take(rows, axis=0) - self._shift
+        x *= self._inverse_scale
+        return x  # type: ignore[no-any-return]
+
+    def targets(self, rows: np.ndarray) -> np.ndarray:
+        """Row numbers (R, B) to class numbers or values (R, B)."""
+        return self._targets.take(rows)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Every step of an epoch, counted from 1."""
+        rows = np.stack([epoch_rows(replica, epoch) for replica in self._replicas], axis=1)
+        for mine, mask in zip(rows, self._masks(epoch), strict=True):
+            yield Batch(mine, self.inputs(mine), self.targets(mine), mask)
+
+    def _masks(self, epoch: int) -> Iterator[np.ndarray | None]:
+        """(R, B, hidden units) for every step, first layer first: 0 where a unit is dropped, else 1 / (1 - p)."""
+        units = sum(self._replicas[0].settings.model.hidden)
+        rates = [replica.settings.model.dropout for replica in self._replicas]
+        if not units or not rates[0]:
+            yield from [None] * self.steps
+            return
+        size = batch_size(self._replicas[0])
+        streams = [KeepMasks(replica, epoch) for replica in self._replicas]
+        at_once = max(1, _MASKS_AT_ONCE // (len(streams) * size * units))
+        kept = 1 / (1 - np.array(rates, self._dtype)[:, None, None])
+        for start in range(0, self.steps, at_once):
+            steps = min(at_once, self.steps - start)
+            drawn = [one.draw(steps, size, units, rate) for one, rate in zip(streams, rates, strict=True)]
+            for keep in np.stack(drawn, axis=1):
+                yield keep * kept
+
+    def _spread(self, numbers: Sequence[np.ndarray], row: tuple[int, ...]) -> np.ndarray:
+        """(R, 1, features), or (R, 1, 1) where one number serves all features."""
+        if all(each.size == 1 for each in numbers):
+            return np.array([each.item() for each in numbers], self._dtype)[:, None, None]
+        return np.stack([np.broadcast_to(each, row).ravel() for each in numbers])[:, None].astype(self._dtype)

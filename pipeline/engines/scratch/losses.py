@@ -1,0 +1,226 @@
+"""What training minimises: a function of the logits, beside its derivative by the logits.
+
+Shapes: logits z (R, B, outputs), targets (R, B), one loss per replica (R,). Row i of replica r counts with its weight
+w_i, that of its class, or 1; the loss of a replica is Σ w_i l_i / Σ w_i, and for plain rows the mean. In evaluation,
+replicas with fewer rows than others are padded; `counted` (R, B) is 0 on padding, which adds to neither sum.
+
+`forward` remembers what `backward` needs. `predictions` are the probabilities that belong to the loss.
+"""
+
+# mypy: disable-error-code=no-any-return
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from pipeline.engines.scratch.activations import sigmoid
+
+
+class Loss(Protocol):
+    """The loss of R replicas at once."""
+
+    def forward(self, z: np.ndarray, targets: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
+        """(R,) losses."""
+
+    def backward(self) -> np.ndarray:
+        """(R, B, outputs): the derivative of each replica's loss by its logits."""
+
+    def predictions(self, z: np.ndarray) -> np.ndarray:
+        """(…, classes) probabilities that sum to 1, or the values themselves for regression."""
+
+
+def log_softmax(z: np.ndarray) -> np.ndarray:
+    """z - log Σ eᶻ over the last axis; its derivative is d(log softmax)_i / dz_j = 1[i = j] - softmax_j.
+
+    The largest logit is taken off first: it cancels, and no exponential overflows.
+    """
+    z = z - largest(z)
+    z -= np.log(total(np.exp(z)))
+    return z
+
+
+def softmax(z: np.ndarray) -> np.ndarray:
+    """eᶻ / Σ eᶻ over the last axis."""
+    return np.exp(log_softmax(z))
+
+
+def largest(z: np.ndarray) -> np.ndarray:
+    """(…, 1) maxima of the last axis. NumPy is slow to reduce a short one, so it is copied to the front."""
+    return np.moveaxis(z, -1, 0).copy().max(axis=0)[..., None]
+
+
+def total(z: np.ndarray) -> np.ndarray:
+    """(…, 1) sums of the last axis; einsum is fast on a short one."""
+    return np.einsum("...c->...", z)[..., None]
+
+
+class CrossEntropy:
+    """l = -Σ_c q_c log softmax(z)_c with q the one-hot target, smoothed: (1 - ε) 1[c = y] + ε / C.
+
+    Szegedy et al., "Rethinking the Inception architecture", CVPR 2016, section 7, for the smoothing. With class
+    weights torch weights every term of the sum by w_c, and still divides by the weights of the true classes.
+    """
+
+    def __init__(self, weights: np.ndarray | None, *, label_smoothing: float = 0.0) -> None:
+        self._weights, self._smoothing = weights, label_smoothing
+
+    def forward(self, z: np.ndarray, targets: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
+        """-Σ_ic t_ic log p_ic, where t_ic = w_c q_ic / Σ_i w_i."""
+        t = one_hot(targets, z)
+        if self._smoothing:
+            t *= 1 - self._smoothing
+            t += self._smoothing / z.shape[-1]
+        if self._weights is not None:
+            t *= self._weights[:, None]
+        if counted is not None:
+            t *= counted[:, :, None]
+        t /= row_weights(targets, self._weights, counted, z.dtype).sum(axis=1)[:, None, None]
+        self._t, self._log_p = t, log_softmax(z)
+        return -np.einsum("rbc,rbc->r", t, self._log_p)
+
+    def backward(self) -> np.ndarray:
+        """dL/dz_ic = p_ic Σ_c t_ic - t_ic; for one plain row the well-known p - y."""
+        return np.exp(self._log_p) * total(self._t) - self._t
+
+    def predictions(self, z: np.ndarray) -> np.ndarray:
+        """Softmax."""
+        return softmax(z)
+
+
+class _ByRow:
+    """Losses whose class weights multiply whole rows: Σ s_i l_i, where s_i = w_i / Σ w_i is the row's share."""
+
+    def __init__(self, weights: np.ndarray | None) -> None:
+        self._weights = weights
+
+    def _shares(self, targets: np.ndarray, counted: np.ndarray | None, dtype: np.dtype[Any]) -> np.ndarray:
+        weights = row_weights(targets, self._weights, counted, dtype)
+        return weights / weights.sum(axis=1, keepdims=True)
+
+
+class Focal(_ByRow):
+    """l = -(1 - p)^γ log p of the true class's probability: rows already classified well hardly count.
+
+    Lin et al., "Focal loss for dense object detection", ICCV 2017, equation 4. γ = 0 is the cross-entropy.
+    """
+
+    def __init__(self, weights: np.ndarray | None, *, gamma: float = 2.0) -> None:
+        super().__init__(weights)
+        self._gamma = gamma
+
+    def forward(self, z: np.ndarray, targets: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
+        """Σ_i s_i l_i."""
+        self._log_softmax, self._y = log_softmax(z), one_hot(targets, z)
+        self._s = self._shares(targets, counted, z.dtype)
+        self._log_p = total(self._log_softmax * self._y)[..., 0]
+        rest = 1 - np.exp(self._log_p)
+        # At p = 1 the power in the derivative is infinite for γ < 1, while its product with log p = 0 is 0.
+        self._rest = np.maximum(rest, np.finfo(z.dtype).tiny)
+        return -(self._s * rest**self._gamma * self._log_p).sum(axis=1)
+
+    def backward(self) -> np.ndarray:
+        """dl/dz_c = dl/dlog p · (1[c = y] - softmax_c), dl/dlog p = γ p (1 - p)^(γ-1) log p - (1 - p)^γ."""
+        rest, log_p, gamma = self._rest, self._log_p, self._gamma
+        by_log_p = gamma * np.exp(log_p) * rest ** (gamma - 1) * log_p - rest**gamma
+        return (self._s * by_log_p)[:, :, None] * (self._y - np.exp(self._log_softmax))
+
+    def predictions(self, z: np.ndarray) -> np.ndarray:
+        """Softmax."""
+        return softmax(z)
+
+
+class BinaryCrossEntropy(_ByRow):
+    """l = mean over outputs of -(y log σ(z) + (1 - y) log(1 - σ(z))): a logistic regression per output.
+
+    One output decides between two classes; several are each class against the rest.
+    """
+
+    def forward(self, z: np.ndarray, targets: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
+        """Σ_i s_i l_i, with -log σ(z) = log(1 + e⁻ᶻ), so that l = log(1 + eᶻ) - y z."""
+        self._z, self._y = z, one_hot(targets, z)
+        self._s = self._shares(targets, counted, z.dtype)
+        # max(z, 0) + log(1 + e^-|z|) is log(1 + eᶻ) without overflow.
+        terms = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))) - self._y * z
+        return (self._s * terms.mean(axis=-1)).sum(axis=1)
+
+    def backward(self) -> np.ndarray:
+        """dl/dz = (σ(z) - y) / outputs."""
+        return self._s[:, :, None] * (sigmoid(self._z) - self._y) / self._z.shape[-1]
+
+    def predictions(self, z: np.ndarray) -> np.ndarray:
+        """σ(z) and its complement for one output; for several, each against the rest, made to sum to 1."""
+        p = sigmoid(z)
+        return both_classes(p) if z.shape[-1] == 1 else p / total(p)
+
+
+class SquaredError(_ByRow):
+    """l = mean over classes of (p - y)², between probabilities and the one-hot target: the Brier score.
+
+    Brier, Monthly Weather Review 78 (1950). p is the softmax of the logits, or σ(z) of a single one.
+    """
+
+    def forward(self, z: np.ndarray, targets: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
+        """Σ_i s_i l_i."""
+        self._p, self._y = sigmoid(z) if z.shape[-1] == 1 else softmax(z), one_hot(targets, z)
+        self._s = self._shares(targets, counted, z.dtype)
+        return (self._s * np.square(self._p - self._y).mean(axis=-1)).sum(axis=1)
+
+    def backward(self) -> np.ndarray:
+        """dl/dp = 2 (p - y) / outputs; through σ: dl/dp p (1 - p); through softmax: p (dl/dp - Σ_c p_c dl/dp_c)."""
+        p, outputs = self._p, self._p.shape[-1]
+        dp = self._s[:, :, None] * 2 * (p - self._y) / outputs
+        if outputs == 1:
+            return dp * p * (1 - p)
+        return p * (dp - total(p * dp))
+
+    def predictions(self, z: np.ndarray) -> np.ndarray:
+        """Softmax, or σ(z) and its complement."""
+        return both_classes(sigmoid(z)) if z.shape[-1] == 1 else softmax(z)
+
+
+class SquaredErrorOfValues(_ByRow):
+    """l = (z - y)², for regression: least squares."""
+
+    def forward(self, z: np.ndarray, targets: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
+        """Σ_i s_i l_i."""
+        self._error = z - targets[:, :, None]
+        self._s = self._shares(targets, counted, z.dtype)
+        return (self._s * np.square(self._error[:, :, 0])).sum(axis=1)
+
+    def backward(self) -> np.ndarray:
+        """dl/dz = 2 (z - y)."""
+        return self._s[:, :, None] * 2 * self._error
+
+    def predictions(self, z: np.ndarray) -> np.ndarray:
+        """The values."""
+        return z
+
+
+def one_hot(targets: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """(R, B, outputs) of z's type: 1 in the column of the class, else 0; with one output, the class number itself."""
+    if z.shape[-1] == 1:
+        return targets[:, :, None].astype(z.dtype)
+    return np.eye(z.shape[-1], dtype=z.dtype).take(targets, axis=0)
+
+
+def row_weights(
+    targets: np.ndarray, weights: np.ndarray | None, counted: np.ndarray | None, dtype: np.dtype[Any]
+) -> np.ndarray:
+    """(R, B): the weight of each row's class, 0 on padding. weights: (R, classes), or None for 1 each."""
+    rows = np.ones(targets.shape, dtype) if weights is None else np.take_along_axis(weights, targets, axis=1)
+    return rows if counted is None else rows * counted
+
+
+def both_classes(p: np.ndarray) -> np.ndarray:
+    """(…, 1) probabilities of class 1 to (…, 2) of both."""
+    return np.concatenate([1 - p, p], axis=-1)
+
+
+LOSSES: dict[str, Any] = {
+    "torch.nn.CrossEntropyLoss": CrossEntropy,
+    "torch.nn.BCEWithLogitsLoss": BinaryCrossEntropy,
+    "torch.nn.MSELoss": SquaredError,
+    "pipeline.models.losses.FocalLoss": Focal,
+}
+LOSSES_OF_VALUES: dict[str, Any] = {"torch.nn.MSELoss": SquaredErrorOfValues}

@@ -1,0 +1,272 @@
+"""The NumPy engine against torch: the same weights, the same batches, a hundred steps, float64, 1e-10.
+
+The oracle is a loop as anybody would write it in torch. The two engines are held to each other as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import cycle, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline.data import Dataset
+from pipeline.engines import Fitted
+from pipeline.engines.batches import KeepMasks, epoch_rows, steps_per_epoch
+from pipeline.engines.lightning import LightningEngine
+from pipeline.engines.lightning.networks import build_network
+from pipeline.engines.scratch import ScratchEngine
+from pipeline.folds import Replica, plan, replicas
+from pipeline.models.mlp import MLP
+from tests.engines.conformance import line, nobody, small, three_classes
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+EPOCHS = 34  # of 3 steps each
+
+Weights = dict[str, np.ndarray]
+
+
+def options(group: str) -> list[str]:
+    """The names in a group of conf/: a new YAML is a new case."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+ACTIVATIONS, LOSSES, OPTIMIZERS = options("activation"), options("loss"), options("optimizer")
+SCHEDULERS = [name for name in options("scheduler") if name != "plateau"]
+ALL = list(product(ACTIVATIONS, LOSSES, OPTIMIZERS))
+FEW = list(zip(ACTIVATIONS, cycle(LOSSES), cycle(OPTIMIZERS)))  # each of each at least once
+
+
+def in_play(loss: str) -> tuple[str, ...]:
+    """A schedule, clipping, decay, class weights and smoothing, all at once, as far as the loss knows them."""
+    known = {
+        "cross_entropy": ("loss.class_weights=[0.5,1,2]", "loss.label_smoothing=0.1"),
+        "focal": ("loss.class_weights=[0.5,1,2]", "loss.gamma=1.5"),
+        "bce": ("loss.class_weights=[0.5,1,2]",),
+        "mse": (),
+    }
+    always = "scheduler=onecycle", "trainer.gradient_clip_val=0.3", "optimizer.weight_decay=0.02", "optimizer.lr=0.01"
+    return f"loss={loss}", *known[loss], *always
+
+
+def first_fold(data: Dataset, *overrides: str) -> Replica:
+    settings = small("engine=numpy", "model.hidden=[6,5]", f"trainer.max_epochs={EPOCHS}", *overrides)
+    return replicas(data, settings, plan(data, settings))[0]
+
+
+def network_of(replica: Replica, data: Dataset) -> MLP:
+    model = replica.settings.model
+    return MLP(
+        inputs=data.inputs.shape[1],
+        outputs=replica.outputs,
+        activation=replica.settings.activation.build,
+        hidden=model.hidden,
+        dropout=model.dropout,
+        batch_norm=model.batch_norm,
+    ).double()
+
+
+def arrays(network: nn.Module) -> Weights:
+    """What a network has learnt or will learn; torch also counts batches, which nothing here reads."""
+    state = network.state_dict()
+    return {name: value.numpy().copy() for name, value in state.items() if not name.endswith("num_batches_tracked")}
+
+
+def start(replica: Replica, data: Dataset) -> Weights:
+    """Weights drawn by torch; biases too, so that no unit starts at a kink."""
+    torch.manual_seed(1)
+    return arrays(network_of(replica, data))
+
+
+def losses_of_rows(name: str, logits: Tensor, targets: Tensor, gamma: float) -> Tensor:
+    """(n,) losses by the book."""
+    if targets.dtype != torch.int64:
+        return (logits[:, 0] - targets) ** 2
+    y = nn.functional.one_hot(targets, logits.shape[1]).double()
+    if name == "bce":
+        return nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none").mean(1)
+    if name == "mse":
+        return ((logits.softmax(1) - y) ** 2).mean(1)
+    assert name == "focal"
+    p = (logits.softmax(1) * y).sum(1)
+    return -((1 - p) ** gamma) * p.log()
+
+
+def loss_of_batch(replica: Replica, logits: Tensor, targets: Tensor) -> Tensor:
+    """The mean, weighted by the classes where they have weights."""
+    name = {"torch.nn.BCEWithLogitsLoss": "bce", "torch.nn.MSELoss": "mse"}.get(replica.settings.loss.target, "focal")
+    weights = None if replica.class_weights is None else torch.from_numpy(replica.class_weights).double()
+    if replica.settings.loss.target == "torch.nn.CrossEntropyLoss":
+        smoothing = replica.settings.loss.arguments["label_smoothing"]
+        return nn.functional.cross_entropy(logits, targets, weights, label_smoothing=smoothing)
+    rows = losses_of_rows(name, logits, targets, replica.settings.loss.arguments.get("gamma", 0.0))
+    return rows.mean() if weights is None else (rows * weights[targets]).sum() / weights[targets].sum()
+
+
+def by_torch(replica: Replica, data: Dataset, weights: Mapping[str, np.ndarray]) -> tuple[list[float], Weights]:
+    """A plain loop. Returns the mean loss of every epoch, and the weights after the last."""
+    settings = replica.settings
+    network = network_of(replica, data)
+    network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()}, strict=False)
+    update = settings.optimizer.build(network.parameters())
+    more = {} if settings.scheduler is None else {"steps_per_epoch": steps_per_epoch(replica)}
+    schedule = None
+    if settings.scheduler is not None:
+        takes = settings.scheduler.target.endswith(("OneCycleLR", "warmup_cosine"))
+        schedule = settings.scheduler.build(update, **(more if takes else {}))
+    shift, scale = (torch.from_numpy(a).double() for a in (replica.scaling.shift, replica.scaling.scale))
+    x, y = (torch.from_numpy(data.inputs).double() - shift) / scale, torch.from_numpy(data.targets)
+    y = y if data.classes else y.double()
+    means, moves, total = [], 0, settings.trainer.max_epochs * steps_per_epoch(replica)
+    for epoch in range(1, replica.epochs + 1):
+        masks = KeepMasks(replica, epoch)
+        losses = []
+        for rows in torch.from_numpy(epoch_rows(replica, epoch)):
+            kept = torch.from_numpy(masks.draw(1, len(rows), sum(settings.model.hidden), settings.model.dropout)[0])
+            update.zero_grad()
+            loss = loss_of_batch(replica, forward(network, x[rows], kept, settings.model.hidden), y[rows])
+            loss.backward()
+            clip(network, settings.trainer.gradient_clip_val, settings.trainer.gradient_clip_algorithm)
+            update.step()
+            losses.append(loss.item())
+            moves += 1
+            if schedule is not None and settings.scheduler.interval == "step" and moves < total:
+                schedule.step()
+        if schedule is not None and settings.scheduler.interval == "epoch":
+            schedule.step()
+        means.append(float(np.mean(losses)))
+    return means, arrays(network)
+
+
+def forward(network: nn.Sequential, h: Tensor, kept: Tensor, hidden: list[int]) -> Tensor:
+    """The network in training, dropping the units that the streams name."""
+    masks = iter(kept.split(hidden, dim=1)) if hidden else iter(())
+    for layer in network:
+        h = h * next(masks) / (1 - layer.p) if isinstance(layer, nn.Dropout) else layer(h)
+    return h
+
+
+def clip(network: nn.Module, limit: float | None, algorithm: str) -> None:
+    if limit is not None and algorithm == "norm":
+        nn.utils.clip_grad_norm_(network.parameters(), limit)
+    elif limit is not None:
+        nn.utils.clip_grad_value_(network.parameters(), limit)
+
+
+def assert_parity(replica: Replica, data: Dataset) -> Fitted:
+    weights = start(replica, data)
+    (fitted,) = ScratchEngine(lambda _: weights).fit([replica], data, nobody)
+    losses, expected = by_torch(replica, data, weights)
+    assert [epoch.train_loss for epoch in fitted.history] == pytest.approx(losses, rel=1e-10)
+    assert_close(fitted.weights, expected)
+    assert losses[-1] != pytest.approx(losses[0], rel=1e-3)  # it did train
+    return fitted
+
+
+def assert_close(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> None:
+    """To 1e-10 of the largest weight: one that passes through zero has no relative error."""
+    assert ours.keys() == theirs.keys()
+    largest = max(np.abs(weight).max() for weight in theirs.values())
+    for name, weight in ours.items():
+        np.testing.assert_allclose(weight, theirs[name], rtol=0, atol=1e-10 * largest, err_msg=name)
+
+
+@pytest.mark.parametrize(("activation", "loss", "optimizer"), FEW)
+def test_a_hundred_steps_equal_torch(activation: str, loss: str, optimizer: str) -> None:
+    chosen = f"activation={activation}", f"optimizer={optimizer}", *in_play(loss)
+    assert_parity(first_fold(data := three_classes(), *chosen), data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("activation", "loss", "optimizer"), ALL)
+def test_every_combination_equals_torch_and_the_other_engine(activation: str, loss: str, optimizer: str) -> None:
+    data = three_classes()
+    replica = first_fold(data, f"activation={activation}", f"optimizer={optimizer}", *in_play(loss))
+    assert_parity(replica, data)
+    assert_engines_agree(replica, data)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        *[(f"scheduler={name}",) for name in SCHEDULERS],
+        ("scheduler=step", "scheduler.interval=step"),
+        ("scheduler=cosine", "scheduler.interval=step", "scheduler.T_max=20", "scheduler.eta_min=0.001"),
+        ("scheduler=onecycle", "scheduler.pct_start=0.5", "scheduler.div_factor=10", "scheduler.final_div_factor=100"),
+        ("scheduler=warmup_cosine", "scheduler.warmup=0"),
+    ],
+    ids=str,
+)
+def test_schedules_equal_torch(overrides: tuple[str, ...]) -> None:
+    assert_parity(first_fold(data := three_classes(), "optimizer=sgd", *overrides), data)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("loss.label_smoothing=0.2",),
+        ("loss.label_smoothing=0.2", "loss.class_weights=[0.5,1,2]"),
+        ("trainer.gradient_clip_val=0.01", "trainer.gradient_clip_algorithm=value"),
+        ("model.dropout=0.4",),
+        ("model.batch_norm=true", "activation=tanh"),
+        ("model.batch_norm=true", "model.dropout=0.25", "loss=focal", "optimizer=adamw", "activation=gelu"),
+        ("optimizer=sgd", "optimizer.nesterov=true", "optimizer.weight_decay=0.1"),
+        ("optimizer=sgd", "optimizer.dampening=0.5"),
+        ("optimizer=rmsprop", "optimizer.momentum=0.8"),
+        ("optimizer=adagrad", "optimizer.lr_decay=0.01", "optimizer.initial_accumulator_value=0.1"),
+        ("activation=elu", "activation.alpha=0.5"),
+        ("activation=softplus", "activation.beta=3.0", "activation.threshold=2.0"),
+        ("activation=gelu", "activation.approximate=tanh"),
+        ("loss=focal", "loss.gamma=0.5"),
+        ("model.hidden=[]", "optimizer=sgd"),
+    ],
+    ids=str,
+)
+def test_every_option_equals_torch(overrides: tuple[str, ...]) -> None:
+    assert_parity(first_fold(data := three_classes(), *overrides), data)
+
+
+def test_regression_equals_torch() -> None:
+    data = line()
+    assert_parity(first_fold(data, "loss=mse", "activation=tanh"), data)
+
+
+def assert_engines_agree(replica: Replica, data: Dataset) -> None:
+    """The NumPy engine, begun where the Lightning engine begins, ends where it ends."""
+
+    def same_start(replica: Replica) -> Weights:
+        return arrays(build_network(replica, data.inputs.shape[1:]).double())
+
+    (ours,) = ScratchEngine(same_start).fit([replica], data, nobody)
+    (theirs,) = LightningEngine(replica.settings).fit([replica], data, nobody)
+    assert (ours.status, ours.best_epoch) == (theirs.status, theirs.best_epoch)
+    assert_close(ours.weights, theirs.weights)
+    np.testing.assert_allclose(ours.predictions, theirs.predictions, rtol=1e-9)
+    for one, other in zip(ours.history, theirs.history, strict=True):
+        assert one.epoch == other.epoch
+        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-10)
+        assert one.learning_rate == pytest.approx(other.learning_rate, rel=1e-10)
+        assert (one.inner_loss or 0) == pytest.approx(other.inner_loss or 0, rel=1e-9)
+        assert one.gradient_norm == pytest.approx(other.gradient_norm, rel=1e-6)  # the other keeps 24 bits of it
+        assert one.scores == pytest.approx(other.scores, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (*in_play("cross_entropy"), "model.dropout=0.3", "activation=silu"),
+        # No decay here: biases before batch norm have no gradient, and Adam would blow decay's rounding up.
+        ("model.batch_norm=true", "model.dropout=0.3", "activation=tanh"),
+        ("trainer.patience=3", "optimizer.lr=0.05", "scheduler=none", "trainer.evaluate_every=2"),
+        ("scheduler=plateau", "scheduler.patience=0", "scheduler.cooldown=1", "optimizer.lr=0.1", "optimizer=sgd"),
+    ],
+    ids=str,
+)
+def test_the_engines_agree(overrides: tuple[str, ...]) -> None:
+    data = three_classes()
+    replica = first_fold(data, *overrides)
+    assert_engines_agree(replica, data)
