@@ -23,6 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.ranks import leads
 from pipeline.results import REFIT, Epoch, Interval, RunResult, Status
 from pipeline.settings import Settings, checked, compose_values, explain
 from pipeline.settings.composition import CONF
@@ -71,6 +72,14 @@ def exit_code(action: Callable[[], object]) -> int:
     return 0
 
 
+def say(text: str) -> None:
+    """Print; that the reader has left, as in `--help | head`, is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def combine(*observers: Observer) -> Observer:
     """One observer that calls all, in order, and prunes what any of them names."""
 
@@ -80,14 +89,9 @@ def combine(*observers: Observer) -> Observer:
     return observe
 
 
-def leads() -> bool:
-    """Whether this process speaks for the run, rather than helping another one to train it."""
-    ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"))
-    return all(rank in ("", "0") for rank in ranks)
-
-
 def deliver(outcome: Outcome) -> Path:
-    """Write what an experiment leaves in its folder: result.json, and after a refit predictions.npz and model/."""
+    """Write what an experiment leaves in its folder: result.json, and after a refit predictions.npz, model/ and, for
+    two-dimensional data, how the decision boundary moved."""
     folder = Path(outcome.settings.output)
     if not leads():
         return folder
@@ -101,7 +105,21 @@ def deliver(outcome: Outcome) -> Path:
         from pipeline.export import save_model
 
         save_model(outcome, folder / "model")
+        _deliver_boundary(outcome, folder / "figures")
     return folder
+
+
+def _deliver_boundary(outcome: Outcome, folder: Path) -> None:
+    from pipeline.boundary import boundary_frames, can_show, chosen_epochs
+
+    if not can_show(outcome) or outcome.final is None:
+        return
+    from pipeline.figures import decision_boundary, save
+
+    frames = boundary_frames(outcome, chosen_epochs(outcome.final.best_epoch))
+    rows, data = outcome.plan.development, outcome.data
+    figure = decision_boundary(frames, data.inputs[rows], data.targets[rows], data.class_names)
+    save({"decision_boundary": figure}, folder)
 
 
 def summary(result: RunResult, output: str | Path, hint: str = "") -> str:
@@ -203,7 +221,7 @@ class Progress:
 def _run(task: Task, config_name: str) -> None:
     arguments = get_args_parser().parse_intermixed_args()
     if arguments.help:
-        print(explain(arguments.config_name or config_name, _folder(arguments)))
+        say(explain(arguments.config_name or config_name, _folder(arguments)))
         return
     if not (arguments.hydra_help or arguments.shell_completion or arguments.experimental_rerun):
         _check(arguments, arguments.config_name or config_name)

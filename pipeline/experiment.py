@@ -148,7 +148,7 @@ def _notes(settings: Settings, the_plan: Plan) -> tuple[str, ...]:
         notes.append(f"Early stopping and plateau schedules watched {rules.inner:.0%} of each fold's training rows.")
     if not len(the_plan.test):
         notes.append("No test rows were kept, so there is no score on rows that nothing was chosen on.")
-    elif settings.search is None:
+    else:
         notes.append(f"{len(the_plan.test)} test rows were scored once, by the refit.")
     return tuple(notes)
 

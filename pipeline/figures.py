@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from pipeline.boundary import Frame
     from pipeline.experiment import Outcome
 
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6B6B6B"
@@ -39,6 +40,7 @@ _STYLE: Any = {  # Any: matplotlib types these keys as literals
     "lines.linewidth": 1.8,
 }
 _DPI = 100
+_CLASSES = (BLUE, ORANGE, GREEN, VERMILION, "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 
 P = ParamSpec("P")
 
@@ -308,6 +310,46 @@ def _cell_texts(panel: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
             colour = "white" if share > 0.5 else "#222222"
             text = f"{count}\n{share:.1%}" if share >= 0.0005 else f"{count}"
             panel.text(column, row, text, ha="center", va="center", color=colour, fontsize=size, linespacing=1.25)
+
+
+# Decision boundaries --------------------------------------------------------------------------------------------------
+
+
+@_styled
+def decision_boundary(frames: Sequence[Frame], inputs: np.ndarray, targets: np.ndarray, names: Sequence[str]) -> Figure:
+    """One panel per frame: the most probable class, paler where less sure, under the rows it was trained on.
+
+    inputs: (n, 2). targets: (n,) class numbers. names: of the classes.
+    """
+    figure, axes = _grid(1, len(frames), 2.6, 3.1)
+    for panel, frame in zip(axes, frames, strict=True):
+        _regions(panel, frame)
+        for number, name in enumerate(names):
+            own = inputs[targets == number]
+            look: Any = {"color": _CLASSES[number % len(_CLASSES)], "edgecolor": "white", "linewidth": 0.8}
+            panel.scatter(own[:, 0], own[:, 1], s=70 if len(inputs) < 20 else 14, label=str(name), zorder=3, **look)
+        panel.set_title(f"after {_plural(frame.epoch, 'epoch')}")
+        panel.set(xlabel="input 1", aspect="equal")
+        panel.grid(visible=False)
+    axes[0].set_ylabel("input 2")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(names), title="class")
+    figure.suptitle("Decision boundary: the most probable class, paler where less sure")
+    return figure
+
+
+def _regions(panel: Axes, frame: Frame) -> None:
+    """White where no class is more probable than chance, the class's full colour where it is certain."""
+    from matplotlib.colors import to_rgb
+
+    colours = np.array([to_rgb(_CLASSES[k % len(_CLASSES)]) for k in range(frame.probabilities.shape[2])])
+    best = frame.probabilities.argmax(axis=2)
+    chance = 1 / frame.probabilities.shape[2]
+    sure = ((frame.probabilities.max(axis=2) - chance) / (1 - chance))[..., None]
+    extent = (frame.x[0], frame.x[-1], frame.y[0], frame.y[-1])
+    panel.imshow(1 - 0.6 * sure * (1 - colours[best]), origin="lower", extent=extent, interpolation="bilinear")
+    if len(colours) == 2:
+        panel.contour(frame.x, frame.y, frame.probabilities[..., 1], levels=[0.5], colors="black", linewidths=1.2)
 
 
 # The search -----------------------------------------------------------------------------------------------------------

@@ -8,11 +8,15 @@ from __future__ import annotations
 import sys
 
 from pipeline import console
+from pipeline.ranks import leads
 from pipeline.settings import Settings
+
+_FEW_ROWS = 8  # as many as a truth table shows
 
 
 def train(settings: Settings, overrides: list[str]) -> None:
     from pipeline import experiment, tracking  # late: the config is checked before they are needed
+    from pipeline.boundary import can_show, truth_table
     from pipeline.data import load
 
     tracker = tracking.Tracker(settings)
@@ -23,8 +27,10 @@ def train(settings: Settings, overrides: list[str]) -> None:
         outcome = experiment.finish(validated, observer)
         console.deliver(outcome)
         run.finish(outcome)
-    if console.leads():
-        print(console.summary(outcome.result, settings.output, tracker.hint))
+    if leads():
+        if can_show(outcome) and len(outcome.data) <= _FEW_ROWS:
+            console.say(truth_table(outcome))
+        console.say(console.summary(outcome.result, settings.output, tracker.hint))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline import console
 from pipeline.errors import ConfigError, DataError
+from pipeline.ranks import leads
 from pipeline.results import REFIT, Epoch, FoldResult, Interval, RunResult, Status
 from pipeline.settings import Settings, compose
 
@@ -81,12 +82,12 @@ def test_observers_are_all_called_and_their_wishes_united() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "leads"),
+    ("variable", "value", "expected"),
     [("LOCAL_RANK", "0", True), ("LOCAL_RANK", "1", False), ("RANK", "3", False), ("NODE_RANK", "1", False)],
 )
-def test_one_process_speaks_for_all(variable: str, value: str, leads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_speaks_for_all(variable: str, value: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, value)
-    assert console.leads() is leads
+    assert leads() is expected
 
 
 def epoch(number: int, fold: int = 0, **scores: float) -> Epoch:

@@ -331,12 +331,12 @@ def test_composed_values_are_checked_alike() -> None:
 def test_hydra_around_is_left_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "outer.yaml").write_text("a: 1\n", encoding="utf-8")
     with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
-        before = GlobalHydra.instance().hydra
+        before, its_config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
         compose(["seed=3"])
         refusal("seed=x")
         assert GlobalHydra.instance().hydra is before
         assert hydra.compose("outer").a == 1
-    assert HydraConfig.instance().cfg is None
+        assert HydraConfig.instance().cfg is its_config
 
 
 def test_the_output_folder_is_that_of_hydra_and_not_made_yet() -> None:

@@ -159,6 +159,19 @@ def test_launchers_of_hydra_work(repository: Path) -> None:
     assert sorted(path.read_text() for path in Path().glob("outputs/multirun/*/*/seed")) == ["0", "1"]
 
 
+@pytest.mark.parametrize("lines", [0, 5])
+def test_help_into_a_pipe_that_closes_is_no_error(lines: int, repository: Path) -> None:
+    command = [sys.executable, str(repository / "scripts" / "train.py"), "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for _ in range(lines):
+            process.stdout.readline()
+        process.stdout.close()
+        told = process.stderr.read()
+    assert (process.returncode, told) == (0, b"")
+
+
 @pytest.fixture
 def script(repository: Path) -> ModuleType:
     """scripts/train.py as a module."""

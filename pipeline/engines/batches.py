@@ -14,8 +14,8 @@ from pipeline.streams import stream
 
 
 def batch_size(replica: Replica) -> int:
-    """Rows per step: the configured number, or all of a smaller training set."""
-    return min(replica.settings.trainer.batch_size, len(replica.split.train))
+    """Rows per step, the same for all folds of a plan: the configured number, or a whole epoch where that is less."""
+    return min(replica.settings.trainer.batch_size, replica.rows_per_epoch)
 
 
 def steps_per_epoch(replica: Replica) -> int:

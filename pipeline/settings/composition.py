@@ -33,7 +33,6 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 _REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)  # what Hydra raises on a bad config
 _HOW_TO_WRITE = "Close every bracket, and quote text with special characters twice: 'KEY=\"some text\"'."
-_MAY_BE_ABSENT = [name for name, field in Settings.model_fields.items() if not field.is_required()]
 
 
 def compose(overrides: Sequence[str], config_name: str = "train", config_dir: Path | None = None) -> Settings:
@@ -242,6 +241,11 @@ def _raw(config: DictConfig, key: str) -> str:
     return str(raw.get(name, "")) if isinstance(raw, dict) else ""
 
 
+def _may_be_absent(section: str) -> bool:
+    field = Settings.model_fields.get(section)
+    return field is not None and not field.is_required()
+
+
 class _Draft:
     """One set of overrides made into settings.
 
@@ -324,13 +328,13 @@ class _Draft:
     def _is_switched_off(self, key: str) -> bool:
         """Whether it belongs to a section that may be absent and is, unless another override makes it."""
         section, _, rest = key.partition(".")
-        if section not in _MAY_BE_ABSENT or not rest:
+        if not rest or not _may_be_absent(section):
             return False
         return not self._base.get(section) and f"{section}._target_" not in {each.key_or_group for each in self._values}
 
     def _how_to_switch_on(self, section: str) -> str:
         if section not in self._here.compose().hydra.runtime.choices:
-            elsewhere = "; scripts/sweep.py has" if section in _MAY_BE_ABSENT else ""
+            elsewhere = "; scripts/sweep.py has" if _may_be_absent(section) else ""
             return f"{self._here.config_name}.yaml has no {section}{elsewhere}."
         options = [option for option in self._here.options(section) if option != "none"]
         return f"{section} is switched off; choose one of {', '.join(options)} first: {section}={options[0]}"

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.figures import epoch_values, fold_curves, of_outcome, save
+from pipeline.ranks import leads
 from pipeline.results import REFIT, Epoch, FoldResult, RunResult
 from pipeline.tracking import provenance
 from pipeline.tracking.note import describe, trial_name
@@ -60,7 +60,7 @@ class Tracker:
     """
 
     def __new__(cls, settings: Settings) -> Tracker:
-        return super().__new__(_NoTracker if settings.tracking is None or _is_follower() else cls)
+        return super().__new__(_NoTracker if settings.tracking is None or not leads() else cls)
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -133,12 +133,6 @@ class _NoRun:
 
     def finish(self, *outcome: Any, **figures: Any) -> None:
         pass
-
-
-def _is_follower() -> bool:
-    """Whether this process only helps another one to train, which then does the recording."""
-    ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"))
-    return any(rank not in ("", "0") for rank in ranks)
 
 
 @contextmanager

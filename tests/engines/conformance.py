@@ -14,7 +14,7 @@ import pytest
 from pipeline import engines
 from pipeline.data import Dataset
 from pipeline.engines import Fitted
-from pipeline.engines.batches import KeepMasks, batch_size, epoch_rows, steps_per_epoch
+from pipeline.engines.batches import epoch_rows
 from pipeline.folds import Replica, plan, refit_replica, replicas
 from pipeline.results import Epoch, Status
 from pipeline.settings import Settings, compose
@@ -250,26 +250,3 @@ class EngineConformance:
             assert one.predictions.shape == (len(member.split.score), 2)
             accuracy = np.mean(one.predictions.argmax(1) == two.targets[member.split.score])
             assert accuracy > 0.65
-
-
-def test_an_epoch_visits_every_row_and_no_batch_is_short() -> None:
-    data = three_classes()
-    settings = small()
-    for replica in replicas(data, settings, plan(data, settings)):
-        for epoch in (1, 2):
-            rows = epoch_rows(replica, epoch)
-            assert rows.shape == (steps_per_epoch(replica), batch_size(replica))
-            assert set(rows.ravel()) == set(replica.split.train)
-            assert rows.size - len(replica.split.train) < batch_size(replica)
-        assert not np.array_equal(epoch_rows(replica, 1), epoch_rows(replica, 2))
-        np.testing.assert_array_equal(epoch_rows(replica, 2), epoch_rows(replica, 2))
-
-
-def test_dropout_masks_do_not_depend_on_how_steps_are_grouped() -> None:
-    data = three_classes()
-    settings = small()
-    replica = replicas(data, settings, plan(data, settings))[0]
-    whole = KeepMasks(replica, 1).draw(6, 31, 21, 0.3)
-    parts = KeepMasks(replica, 1)
-    np.testing.assert_array_equal(whole, np.concatenate([parts.draw(steps, 31, 21, 0.3) for steps in (1, 3, 2)]))
-    assert whole.mean() == pytest.approx(0.7, abs=0.02)
