@@ -10,11 +10,15 @@
     results       what an experiment leaves behind                                      -> RunResult
     streams       random numbers, derived from what they are for
     errors        what a user can mend
+    ranks         which of several processes speaks for a run
 
     experiment    the story: load -> split -> fit -> score -> refit                     -> RunResult
+    boundary      how a decision boundary moves while a network learns                    -> Frame
     tracking      RunResult -> MLflow
     search        propose, run, prune, go on
-    figures, report, export, compare      readers of results
+    figures       pictures of results
+    export        the finished model, loadable without this project
+    console       what a user sees in the terminal: exit codes, progress, the last lines
 
 Read `experiment` first. A module imports only from layers below its own; `tests/test_architecture.py` draws them.
 """

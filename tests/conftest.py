@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 # Set before any test module imports torch or NumPy; subprocesses inherit it. Two threads are slower than one on
@@ -26,6 +27,15 @@ hypothesis.settings.load_profile("reproducible")
 def repository() -> Path:
     """The checkout."""
     return REPOSITORY
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what runs, for scripts that write into their own checkout, as a search writes into conf/."""
+    for name in ("pipeline", "scripts", "conf"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / name, tmp_path / "checkout" / name, ignore=ignored)
+    return tmp_path / "checkout"
 
 
 @pytest.fixture(autouse=True)

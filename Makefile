@@ -1,0 +1,77 @@
+# `make` lists the targets. Each makes .venv first if it is missing or older than pyproject.toml or constraints.txt.
+#
+# ARGS reach the script as they are typed: split at blanks, quotes group, and ( ) [ ] { } $ mean nothing special:
+#     make sweep ARGS="data=digits optimizer.lr=tag(log,interval(1e-4,1e-1))"
+
+.DEFAULT_GOAL := help
+.PHONY: help sweep train ui data doctor test check clean
+
+VENV := .venv
+BIN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+BUSY := $(VENV)/.installing
+
+# The first of these that can make the environment is used; `make PYTHON=/path/to/python3.12 …` names another.
+PYTHON ?= python3.13 python3.12 python3.11 python3 python
+
+export ARGS_AS_TYPED := $(value ARGS)
+run = @$(BIN) -c 'import os, shlex, sys; os.execv(sys.executable, \
+	[sys.executable, *sys.argv[1:], *shlex.split(os.environ["ARGS_AS_TYPED"])])'
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+sweep: $(READY) ## search with Optuna, refit the best, test it once: make sweep ARGS="activation=relu,tanh"
+	$(run) scripts/sweep.py
+
+train: $(READY) ## one experiment, k-fold validated, refitted, tested: make train ARGS="activation=tanh"
+	$(run) scripts/train.py
+
+ui: $(READY) ## MLflow on 127.0.0.1:5000, opened at the runs table
+	$(run) scripts/ui.py
+
+data: $(READY) ## fetch and verify the data sets: make data ARGS="mnist"
+	$(run) scripts/data.py
+
+doctor: $(READY) ## what is found here: accelerators, versions, data, stores
+	$(run) scripts/doctor.py
+
+test: check ## the whole test suite, after make check: make test ARGS="-k folds"
+	$(run) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+check: $(READY) ## lint, format and types
+	@$(BIN) -m ruff check
+	@$(BIN) -m ruff format --check
+	@$(BIN) -m mypy
+
+clean: ## remove .venv and caches; results, studies and data stay
+	@rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	@find conf pipeline scripts tests -name __pycache__ -prune -exec rm -rf {} +
+
+in_range := import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13)
+find_python = python=; \
+	for each in $(PYTHON); do \
+	    $$each -c '$(in_range)' 2>/dev/null || continue; \
+	    if $$each -c 'import ensurepip, sqlite3, venv' 2>/dev/null; then python=$$each; break; fi; \
+	    echo "$$each lacks venv or sqlite3 (Debian, Ubuntu: apt install python3-venv)." >&2; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "No usable Python among: $(PYTHON)." >&2; \
+	    echo "Needed: Python 3.11, 3.12 or 3.13. Name one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; \
+	    exit 1; \
+	fi
+
+# What an interrupted installation leaves behind is unknown: its mark makes the next start begin afresh.
+$(READY): pyproject.toml constraints.txt
+	@set -e; \
+	if [ -e $(BUSY) ] || ! $(BIN) -c '$(in_range); import pip' 2>/dev/null; then \
+	    $(find_python); \
+	    echo "Making $(VENV) with $$($$python --version): the first time this downloads about 3 GB, 2 to 4 minutes …"; \
+	    $$python -m venv --clear $(VENV); \
+	else \
+	    echo "Bringing $(VENV) up to date …"; \
+	fi; \
+	rm -f $(READY); touch $(BUSY); \
+	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	    $(BIN) -m pip install -qq --disable-pip-version-check --editable '.[test,check]'; \
+	rm $(BUSY); touch $(READY)
