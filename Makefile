@@ -4,7 +4,7 @@
 #     make sweep ARGS="data=digits optimizer.lr=tag(log,interval(1e-4,1e-1))"
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep train ui data doctor test check clean
+.PHONY: help sweep train ui data doctor bench test check clean
 
 VENV := .venv
 BIN := $(VENV)/bin/python
@@ -36,6 +36,9 @@ data: $(READY) ## fetch and verify the data sets: make data ARGS="mnist"
 doctor: $(READY) ## what is found here: accelerators, versions, data, stores
 	$(run) scripts/doctor.py
 
+bench: $(READY) ## speed beside others, as ratios: make bench ARGS="--quick"
+	$(run) -m bench
+
 test: check ## the whole test suite, after make check: make test ARGS="-k folds"
 	$(run) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
@@ -46,7 +49,7 @@ check: $(READY) ## lint, format and types
 
 clean: ## remove .venv and caches; results, studies and data stay
 	@rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache *.egg-info
-	@find conf pipeline scripts tests -name __pycache__ -prune -exec rm -rf {} +
+	@find bench conf pipeline scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
 in_range := import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13)
 find_python = python=; \

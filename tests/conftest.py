@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 # Set before any test module imports torch or NumPy; subprocesses inherit it. Two threads are slower than one on
@@ -14,6 +15,10 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 import hypothesis
 import pytest
+
+# What a shell starts by `&` ignores Ctrl-C, and so would every script that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest.register_assert_rewrite("tests.engines.conformance")
 

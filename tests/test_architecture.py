@@ -46,7 +46,7 @@ LONGEST_FUNCTION = 60
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = sorted((REPOSITORY / "pipeline").rglob("*.py"))
-SCRIPTS = sorted((REPOSITORY / "scripts").rglob("*.py"))
+SCRIPTS = sorted(path for folder in ("scripts", "bench") for path in (REPOSITORY / folder).rglob("*.py"))
 TESTS = sorted((REPOSITORY / "tests").rglob("*.py"))
 
 
@@ -167,7 +167,7 @@ def test_functions_stay_short(path: Path) -> None:
 def distributions_of(paths: Iterable[Path]) -> dict[str, set[str]]:
     """Imported package -> the distributions it may come from; the standard library and the project are left out."""
     packages = {name.split(".")[0] for path in paths for name in imported(path)}
-    outside = packages - set(sys.stdlib_module_names) - {"pipeline", "scripts", "tests"}
+    outside = packages - set(sys.stdlib_module_names) - {"pipeline", "scripts", "bench", "tests"}
     known = metadata.packages_distributions()
     return {package: {name.lower() for name in known[package]} for package in outside}
 

@@ -159,9 +159,10 @@ def _shown(trial: FrozenTrial) -> figures.SearchTrial:
 
 
 def _importance(study: Study) -> dict[str, float]:
-    """Share of each dimension in the differences between scores; empty where they cannot say anything."""
+    """Share of each dimension in the differences between scores; empty where there are too few to tell them apart."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len({trial.value for trial in complete}) < 2 or len(complete[0].params) < 2:
+    dimensions = {name for trial in complete for name in trial.params}
+    if len(dimensions) < 2 or len({trial.value for trial in complete}) <= len(dimensions):
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that a choice was tried once only; the slices show it

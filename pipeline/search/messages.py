@@ -41,7 +41,8 @@ def description(space: Space) -> str:
     width = max(len(dimension.name) for dimension in space.dimensions)
     lines = [f"  {name:<{width}}  {values}" for name, values in space.describe().items()]
     fixed = [text for text in space.fixed if not of_the_search(text)]
-    return "\n".join(["Searched:", *lines, f"Fixed: {' '.join([*fixed, 'and all else as in conf/'])}"])
+    rest = "and all else as in conf/" if fixed else "all else, as in conf/"
+    return "\n".join(["Searched:", *lines, f"Fixed: {' '.join([*fixed, rest])}"])
 
 
 def summary(study: Study, found: Found, wanted: int, overrides: Sequence[str], hint: str) -> str:
