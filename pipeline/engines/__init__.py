@@ -7,7 +7,6 @@ them together; what one computes does not depend on its neighbours. Every engine
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -64,10 +63,6 @@ def create(settings: Settings) -> Engine:
         from pipeline.engines.scratch import ScratchEngine
 
         return ScratchEngine()
-    # GNU OpenMP reads it when torch is loaded. By default a thread that waits for another spins for about a
-    # millisecond; beside any other busy process that made a step ten times slower (150 ms for 14). Spinning a thirtieth
-    # of that costs nothing on a quiet machine and 30 ms on a busy one.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     from pipeline.engines.lightning import LightningEngine
 
     return LightningEngine(settings)
