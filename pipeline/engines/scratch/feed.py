@@ -9,10 +9,12 @@ import numpy as np
 
 from pipeline.data import Dataset
 from pipeline.engines.batches import KeepMasks, batch_size, epoch_rows, steps_per_epoch
-from pipeline.folds import Replica
+from pipeline.folds import Replica, Split
 
 _MASKS_AT_ONCE = 2**22
 """Hidden units, over all replicas, rows and steps, whose masks are drawn together: some megabytes."""
+_SCALED_AT_MOST = 2**22
+"""Numbers in all scaled copies of the data together, lest steps scale rows again and again: some megabytes."""
 
 
 class Batch(NamedTuple):
@@ -25,7 +27,11 @@ class Batch(NamedTuple):
 
 
 class Feed:
-    """The rows of R replicas, each scaled by what its own training rows taught. Bytes stay bytes until they are due."""
+    """The rows of R replicas, each scaled by what its own training rows taught.
+
+    Small data are scaled once per distinct scaling (the trials of a fold share theirs), so that a step only gathers.
+    Otherwise bytes stay bytes until they are due.
+    """
 
     def __init__(self, replicas: Sequence[Replica], data: Dataset, dtype: Any) -> None:
         self._replicas, self._dtype = replicas, dtype
@@ -34,6 +40,7 @@ class Feed:
         row = data.inputs.shape[1:]
         self._shift = self._spread([replica.scaling.shift for replica in replicas], row)
         self._inverse_scale = 1 / self._spread([replica.scaling.scale for replica in replicas], row)
+        self._scaled, self._starts = self._scaled_copies()
         self.steps = steps_per_epoch(replicas[0])
 
     @property
@@ -43,6 +50,8 @@ class Feed:
 
     def inputs(self, rows: np.ndarray) -> np.ndarray:
         """Row numbers (R, B) to (R, B, features)."""
+        if self._scaled is not None:
+            return self._scaled.take(rows + self._starts, axis=0)  # type: ignore[no-any-return]
         x = self._inputs.take(rows, axis=0) - self._shift
         x *= self._inverse_scale
         return x  # type: ignore[no-any-return]
@@ -53,9 +62,17 @@ class Feed:
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Every step of an epoch, counted from 1."""
-        rows = np.stack([epoch_rows(replica, epoch) for replica in self._replicas], axis=1)
-        for mine, mask in zip(rows, self._masks(epoch), strict=True):
+        for mine, mask in zip(self._orders(epoch), self._masks(epoch), strict=True):
             yield Batch(mine, self.inputs(mine), self.targets(mine), mask)
+
+    def _orders(self, epoch: int) -> np.ndarray:
+        """(steps, R, B) row numbers, drawn once for all replicas of the same seed and split."""
+        drawn: dict[tuple[int, Split], np.ndarray] = {}
+        keys = [(replica.settings.seed, replica.split) for replica in self._replicas]
+        for key, replica in zip(keys, self._replicas, strict=True):
+            if key not in drawn:
+                drawn[key] = epoch_rows(replica, epoch)
+        return np.stack([drawn[key] for key in keys], axis=1)
 
     def _masks(self, epoch: int) -> Iterator[np.ndarray | None]:
         """(R, B, hidden units) for every step, first layer first: 0 where a unit is dropped, else 1 / (1 - p)."""
@@ -73,6 +90,20 @@ class Feed:
             drawn = [one.draw(steps, size, units, rate) for one, rate in zip(streams, rates, strict=True)]
             for keep in np.stack(drawn, axis=1):
                 yield keep * kept
+
+    def _scaled_copies(self) -> tuple[np.ndarray | None, np.ndarray]:
+        """All rows by every distinct scaling, one copy below the other, and (R, 1) where each replica's begins.
+
+        None if that were too much.
+        """
+        scalings = np.concatenate([self._shift, self._inverse_scale], axis=2)[:, 0]
+        _, first, copy = np.unique(scalings, axis=0, return_index=True, return_inverse=True)
+        starts = len(self._inputs) * copy.reshape(-1, 1)
+        if len(first) * self._inputs.size > _SCALED_AT_MOST:
+            return None, starts
+        x = self._inputs - self._shift[first]
+        x *= self._inverse_scale[first]
+        return x.reshape(-1, self.features), starts
 
     def _spread(self, numbers: Sequence[np.ndarray], row: tuple[int, ...]) -> np.ndarray:
         """(R, 1, features), or (R, 1, 1) where one number serves all features."""

@@ -74,7 +74,8 @@ class Linear(Layer):
     def backward_to_parameters(self, dy: np.ndarray) -> None:
         """dW and db alone: nobody needs the derivative by the data, and for the first layer it would cost a third."""
         np.matmul(self._x.transpose(0, 2, 1), dy, out=self.gradients["weight"])
-        np.einsum("rbo->ro", dy, out=self.gradients["bias"])
+        # As a product with ones, because that is the fastest sum over rows that NumPy has.
+        np.matmul(np.ones((1, dy.shape[1]), dy.dtype), dy, out=self.gradients["bias"][:, None])
 
 
 class BatchNorm(Layer):

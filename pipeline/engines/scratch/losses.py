@@ -31,23 +31,28 @@ class Loss(Protocol):
 
 
 def log_softmax(z: np.ndarray) -> np.ndarray:
-    """z - log Σ eᶻ over the last axis; its derivative is d(log softmax)_i / dz_j = 1[i = j] - softmax_j.
-
-    The largest logit is taken off first: it cancels, and no exponential overflows.
-    """
-    z = z - largest(z)
-    z -= np.log(total(np.exp(z)))
-    return z
+    """z - log Σ eᶻ over the last axis; its derivative is d(log softmax)_i / dz_j = 1[i = j] - softmax_j."""
+    z = _classes_first(z)
+    z -= np.log(np.exp(z).sum(axis=0))
+    return np.moveaxis(z, 0, -1).copy()
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
     """eᶻ / Σ eᶻ over the last axis."""
-    return np.exp(log_softmax(z))
+    z = _classes_first(z)
+    p = np.exp(z, out=z)
+    p /= p.sum(axis=0)
+    return np.moveaxis(p, 0, -1).copy()
 
 
-def largest(z: np.ndarray) -> np.ndarray:
-    """(…, 1) maxima of the last axis. NumPy is slow to reduce a short one, so it is copied to the front."""
-    return np.moveaxis(z, -1, 0).copy().max(axis=0)[..., None]
+def _classes_first(z: np.ndarray) -> np.ndarray:
+    """(classes, …): a copy, since NumPy is slow along a short last axis, less the largest logit of each row.
+
+    The largest cancels in the softmax, and without it no exponential overflows.
+    """
+    z = np.moveaxis(z, -1, 0).copy()
+    z -= z.max(axis=0)
+    return z
 
 
 def total(z: np.ndarray) -> np.ndarray:
@@ -75,17 +80,26 @@ class CrossEntropy:
             t *= self._weights[:, None]
         if counted is not None:
             t *= counted[:, :, None]
-        t /= row_weights(targets, self._weights, counted, z.dtype).sum(axis=1)[:, None, None]
+        t /= self._divisor(targets, counted, z.dtype)
         self._t, self._log_p = t, log_softmax(z)
         return -np.einsum("rbc,rbc->r", t, self._log_p)
 
     def backward(self) -> np.ndarray:
         """dL/dz_ic = p_ic Σ_c t_ic - t_ic; for one plain row the well-known p - y."""
-        return np.exp(self._log_p) * total(self._t) - self._t
+        dz = np.exp(self._log_p)
+        dz *= total(self._t)
+        dz -= self._t
+        return dz
 
     def predictions(self, z: np.ndarray) -> np.ndarray:
         """Softmax."""
         return softmax(z)
+
+    def _divisor(self, targets: np.ndarray, counted: np.ndarray | None, dtype: np.dtype[Any]) -> Any:
+        """Σ_i w_i: the number of rows if they are plain, else (R, 1, 1)."""
+        if self._weights is None and counted is None:
+            return targets.shape[1]
+        return row_weights(targets, self._weights, counted, dtype).sum(axis=1)[:, None, None]
 
 
 class _ByRow:

@@ -98,10 +98,11 @@ class Adam(Optimizer):
         self._decay(parameters, gradients)
         self._moments(gradients)
         first, second = self._unbias()
+        root = np.sqrt(second)
         divisor = np.sqrt(self._v, out=gradients)
-        divisor += self._real(self._eps / np.sqrt(second))
+        divisor += self._real(self._eps / root)
         change = np.divide(self._m, divisor, out=divisor)
-        change *= self._real(rate * first / np.sqrt(second))
+        change *= self._real(rate * first / root)
         parameters -= change
 
     def _moments(self, gradients: np.ndarray) -> None:

@@ -20,8 +20,8 @@ from pipeline.engines.scratch.schedules import SCHEDULES, ClosedForm, Plateau, S
 from pipeline.folds import Replica
 
 PRECISIONS: dict[str, Any] = {"32-true": np.float32, "64-true": np.float64}
-_ROWS_AT_ONCE = 4096
-"""Rows of all replicas together in one pass of the evaluation."""
+_ROWS_AT_ONCE = 2048
+"""Rows of all replicas together in one pass of the evaluation: few enough for the outputs to stay in a cache."""
 
 
 class Stack:
