@@ -46,6 +46,13 @@ class Fitted:
     best_epoch: int
     failure: str = ""
 
+    @classmethod
+    def given_up(
+        cls, key: Key, status: Status, history: tuple[Epoch, ...], best_epoch: int, failure: str = ""
+    ) -> Fitted:
+        """Of a replica that was pruned or diverged: it leaves no network."""
+        return cls(key, status, {}, history, np.empty((0, 0), np.float32), best_epoch, failure)
+
 
 class Engine(Protocol):
     """Trains replicas and applies what was trained."""
@@ -55,6 +62,28 @@ class Engine(Protocol):
 
     def predict(self, replica: Replica, fitted: Fitted, data: Dataset, rows: np.ndarray) -> np.ndarray:
         """(rows, outputs) probabilities or values, by the network in evaluation mode."""
+
+
+def fit_in_stacks(
+    replicas: Sequence[Replica],
+    shape_of: Callable[[Replica], str],
+    at_once: Callable[[Replica], int | None],
+    fit: Callable[[list[Replica]], list[Fitted]],
+) -> list[Fitted]:
+    """Fit replicas of one shape together, different shapes one after another; the results in the replicas' order.
+
+    shape_of: what replicas must agree on to share a stack. at_once: how many networks like this one fit into a stack;
+    None takes all.
+    """
+    stacks: dict[str, list[Replica]] = {}
+    for replica in replicas:
+        stacks.setdefault(shape_of(replica), []).append(replica)
+    done: dict[Key, Fitted] = {}
+    for members in stacks.values():
+        size = at_once(members[0]) or len(members)
+        for start in range(0, len(members), size):
+            done |= {fitted.key: fitted for fitted in fit(members[start : start + size])}
+    return [done[replica.key] for replica in replicas]
 
 
 def create(settings: Settings) -> Engine:

@@ -213,6 +213,15 @@ class EngineConformance:
         assert [e.train_loss for e in one.history] == [e.train_loss for e in other.history]
         assert [e.inner_loss for e in one.history] != [e.inner_loss for e in other.history]
 
+    def test_inner_rows_that_cannot_be_judged_leave_no_network(self) -> None:
+        data = three_classes()
+        settings = self.settings("trainer.patience=20")
+        split = plan(data, settings).splits[0]
+        data.inputs[split.inner] = np.nan
+        (fitted,) = self.fit([replicas(data, settings, plan(data, settings))[0]], data)
+        assert fitted.status is Status.DIVERGED
+        assert "inner rows was never a finite number" in fitted.failure
+
     def test_the_refit_learns_from_all_development_rows_and_is_scored_on_none(self) -> None:
         data = three_classes()
         settings = self.settings()

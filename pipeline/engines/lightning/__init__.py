@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pipeline.data import Dataset
-from pipeline.engines import Fitted, Key, OnEpoch
+from pipeline.engines import Fitted, OnEpoch, fit_in_stacks
 from pipeline.engines.batches import batch_size, steps_per_epoch
 from pipeline.engines.lightning.criterion import Criterion
 from pipeline.engines.lightning.module import ReplicaModule
@@ -30,18 +30,13 @@ class LightningEngine:
         self._settings = settings
 
     def fit(self, replicas: Sequence[Replica], data: Dataset, on_epoch: OnEpoch) -> list[Fitted]:
-        """Replicas of one shape train as one stack; different shapes one after another."""
-        stacks: dict[str, list[Replica]] = {}
-        for replica in replicas:
-            stacks.setdefault(shape_of(replica), []).append(replica)
-        done: dict[Key, Fitted] = {}
-        for members in stacks.values():
-            stackable = can_stack(build_network(members[0], data.inputs.shape[1:]))
-            at_once = self._settings.engine.max_replicas or len(members) if stackable else 1
-            for start in range(0, len(members), at_once):
-                for fitted in self._fit_or_halve(members[start : start + at_once], data, on_epoch):
-                    done[fitted.key] = fitted
-        return [done[replica.key] for replica in replicas]
+        """Replicas of one shape train as one stack; a network without a stacked form trains alone."""
+
+        def at_once(replica: Replica) -> int | None:
+            stackable = can_stack(build_network(replica, data.inputs.shape[1:]))
+            return self._settings.engine.max_replicas if stackable else 1
+
+        return fit_in_stacks(replicas, shape_of, at_once, lambda part: self._fit_or_halve(part, data, on_epoch))
 
     def predict(self, replica: Replica, fitted: Fitted, data: Dataset, rows: np.ndarray) -> np.ndarray:
         """(rows, outputs) probabilities or values, on the CPU."""

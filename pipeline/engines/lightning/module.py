@@ -55,8 +55,7 @@ class Member:
         assert self.status is not None
         history = tuple(self.history)
         if self.status in (Status.PRUNED, Status.DIVERGED):
-            nothing = np.empty((0, 0), np.float32)
-            return Fitted(self.replica.key, self.status, {}, history, nothing, self.best_epoch, self.failure)
+            return Fitted.given_up(self.replica.key, self.status, history, self.best_epoch, self.failure)
         return Fitted(self.replica.key, self.status, self.weights, history, self.predictions, self.best_epoch)
 
 
@@ -225,7 +224,10 @@ class ReplicaModule(LightningModule):
         if ended if patience is None else improved:
             member.best_epoch, member.predictions = self.epoch, predictions
             member.weights = {name: _array(value) for name, value in self.arena.state(row).items()}
-        if ended:
+        if ended and not member.weights:
+            member.status, member.best_epoch = Status.DIVERGED, self.epoch
+            member.failure = "the loss on the inner rows was never a finite number"
+        elif ended:
             member.status = Status.COMPLETED
         elif patience is not None and member.waited >= patience:
             member.status = Status.STOPPED

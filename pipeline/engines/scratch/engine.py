@@ -9,7 +9,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pipeline.data import Dataset
-from pipeline.engines import Fitted, Key, OnEpoch
+from pipeline.engines import Fitted, OnEpoch, fit_in_stacks
 from pipeline.engines.scratch.stack import Stack, shape_of
 from pipeline.engines.scratch.training import Training
 from pipeline.folds import Replica
@@ -30,16 +30,12 @@ class ScratchEngine:
 
     def fit(self, replicas: Sequence[Replica], data: Dataset, on_epoch: OnEpoch) -> list[Fitted]:
         """One `Fitted` each, in their order. Raises ConfigError for a component that is not written here."""
-        stacks: dict[str, list[Replica]] = {}
-        for replica in replicas:
-            stacks.setdefault(shape_of(replica), []).append(replica)
-        done: dict[Key, Fitted] = {}
-        for members in stacks.values():
-            at_once = members[0].settings.engine.max_replicas or len(members)
-            for start in range(0, len(members), at_once):
-                for fitted in self._fit_together(members[start : start + at_once], data, on_epoch):
-                    done[fitted.key] = fitted
-        return [done[replica.key] for replica in replicas]
+        return fit_in_stacks(
+            replicas,
+            shape_of,
+            at_once=lambda replica: replica.settings.engine.max_replicas,
+            fit=lambda members: self._fit_together(members, data, on_epoch),
+        )
 
     def predict(self, replica: Replica, fitted: Fitted, data: Dataset, rows: np.ndarray) -> np.ndarray:
         """(rows, outputs) probabilities or values. Raises DataError if the rows or weights do not fit the network."""

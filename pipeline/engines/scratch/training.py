@@ -62,8 +62,7 @@ class Member:
         assert self.status is not None
         history = tuple(self.history)
         if self.status in (Status.PRUNED, Status.DIVERGED):
-            nothing = np.empty((0, 0), np.float32)
-            return Fitted(self.replica.key, self.status, {}, history, nothing, self.best_epoch, self.failure)
+            return Fitted.given_up(self.replica.key, self.status, history, self.best_epoch, self.failure)
         return Fitted(self.replica.key, self.status, self.weights, history, self.predictions, self.best_epoch)
 
 
