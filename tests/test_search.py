@@ -325,10 +325,10 @@ def test_an_interruption_leaves_no_trace_in_what_is_proposed(
 
 
 def test_a_trial_that_a_killed_process_left_is_taken_up_again(conf: Path, stand_in: StandIn) -> None:
-    run(conf, LR, STUDY, "search.n_trials=2")
+    run(conf, LR, STUDY, "search.n_trials=2", "search/pruner=none")
     left = study_of().ask()
     rate = left.suggest_float("optimizer.lr", 1e-4, 1e-1, log=True)
-    found = run(conf, LR, STUDY, "search.n_trials=4")
+    found = run(conf, LR, STUDY, "search.n_trials=4", "search/pruner=none")
     trials = study_of().trials
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2 + [TrialState.FAIL] + [
         TrialState.COMPLETE

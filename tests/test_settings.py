@@ -155,7 +155,7 @@ MISTAKES: list[dict[str, str]] = [
         "scheduler.interval=epoch": "must be step for torch.optim.lr_scheduler.OneCycleLR",
         "model.batch_norm=true": "",
         "trainer.batch_size=1": "must be >= 2 with model.batch_norm",
-        "scheduler.epochs=3": "must be at least trainer.max_epochs, 10; got 3.",
+        "scheduler.epochs=3": "must be at least trainer.max_epochs, 8; got 3.",
         "trainer=mps": "",
         "trainer.precision=64-true": "mps has no 64-bit floats",
     },

@@ -32,14 +32,6 @@ SMALL = ["data=iris", "engine=numpy", "model.hidden=[4]", "trainer.batch_size=32
 LR = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
 
 
-@pytest.fixture
-def checkout(tmp_path: Path, repository: Path) -> Path:
-    """A copy of the project, since a search adds the best configuration to its conf/."""
-    for name in ("pipeline", "scripts", "conf"):
-        shutil.copytree(repository / name, tmp_path / "checkout" / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path / "checkout"
-
-
 def start(checkout: Path, *overrides: str, **more: str) -> subprocess.Popen[str]:
     """The script under way, in the test's folder."""
     return subprocess.Popen(

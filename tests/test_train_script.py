@@ -68,7 +68,7 @@ def test_a_config_error_calls_nothing_and_leaves_nothing(run: Run, capsys: pytes
 
 def test_help_explains_and_runs_nothing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == (0, [])
-    assert "trainer.max_epochs = 10" in capsys.readouterr().out
+    assert "trainer.max_epochs = 8" in capsys.readouterr().out
 
 
 def test_a_grid_runs_every_value_in_a_folder_of_its_own(run: Run) -> None:
