@@ -47,11 +47,20 @@ class Fitted:
     failure: str = ""
 
     @classmethod
-    def given_up(
-        cls, key: Key, status: Status, history: tuple[Epoch, ...], best_epoch: int, failure: str = ""
+    def ended(
+        cls,
+        key: Key,
+        status: Status,
+        weights: Mapping[str, np.ndarray],
+        history: Sequence[Epoch],
+        predictions: np.ndarray,
+        best_epoch: int,
+        failure: str,
     ) -> Fitted:
-        """Of a replica that was pruned or diverged: it leaves no network."""
-        return cls(key, status, {}, history, np.empty((0, 0), np.float32), best_epoch, failure)
+        """The record of a replica as its training left it; one that was pruned or diverged leaves no network."""
+        if status in (Status.PRUNED, Status.DIVERGED):
+            weights, predictions = {}, np.empty((0, 0), np.float32)
+        return cls(key, status, weights, tuple(history), predictions, best_epoch, failure)
 
 
 class Engine(Protocol):

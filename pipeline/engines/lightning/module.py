@@ -51,16 +51,14 @@ class Member:
     failure: str = ""
 
     def fitted(self) -> Fitted:
-        """The record to hand out; a replica that was given up leaves no network."""
+        """The record to hand out."""
         assert self.status is not None
-        history = tuple(self.history)
-        if self.status in (Status.PRUNED, Status.DIVERGED):
-            return Fitted.given_up(self.replica.key, self.status, history, self.best_epoch, self.failure)
-        return Fitted(self.replica.key, self.status, self.weights, history, self.predictions, self.best_epoch)
+        key, kept = self.replica.key, (self.weights, self.history, self.predictions)
+        return Fitted.ended(key, self.status, *kept, self.best_epoch, self.failure)
 
 
 class ReplicaModule(LightningModule):
-    """Trains replicas of one shape. All of them must agree on everything but numbers (see `engine.shape_of`)."""
+    """Trains replicas of one shape. All of them must agree on everything but numbers; `shape_of` says which."""
 
     def __init__(self, replicas: Sequence[Replica], data: Dataset, on_epoch: OnEpoch) -> None:
         super().__init__()

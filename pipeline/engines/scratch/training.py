@@ -58,12 +58,10 @@ class Member:
         self.status, self.best_epoch, self.failure = Status.DIVERGED, epoch, failure
 
     def fitted(self) -> Fitted:
-        """The record to hand out; a replica that was given up leaves no network."""
+        """The record to hand out."""
         assert self.status is not None
-        history = tuple(self.history)
-        if self.status in (Status.PRUNED, Status.DIVERGED):
-            return Fitted.given_up(self.replica.key, self.status, history, self.best_epoch, self.failure)
-        return Fitted(self.replica.key, self.status, self.weights, history, self.predictions, self.best_epoch)
+        key, kept = self.replica.key, (self.weights, self.history, self.predictions)
+        return Fitted.ended(key, self.status, *kept, self.best_epoch, self.failure)
 
 
 class Training:
