@@ -1,20 +1,25 @@
-"""Pictures of results: records and arrays in, a matplotlib `Figure` out.
-
-Nothing here touches pyplot or any other global state, so figures can be drawn in workers and beside a progress bar.
-Colours are those of Okabe and Ito, "Color Universal Design" (2008), told apart by colour-blind readers as well.
-"""
+"""Pictures of one experiment: its curves, its scores, its confusions, its decision boundary."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.metrics import Metric
+from pipeline.figures.style import (
+    BLUE,
+    CLASSES,
+    ORANGE,
+    VERMILION,
+    grid,
+    log_if_wide,
+    name_axes,
+    plural,
+    styled,
+    whole_numbers,
+)
 from pipeline.results import Epoch, FoldResult, Interval, RunResult, Status
 
 if TYPE_CHECKING:
@@ -23,70 +28,6 @@ if TYPE_CHECKING:
 
     from pipeline.boundary import Frame
     from pipeline.experiment import Outcome
-
-BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6B6B6B"
-
-_STYLE: Any = {  # Any: matplotlib types these keys as literals
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "figure.titlesize": 12,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#E4E4E4",
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "lines.linewidth": 1.8,
-}
-_DPI = 100
-_CLASSES = (BLUE, ORANGE, GREEN, VERMILION, "#CC79A7", "#56B4E9", "#F0E442", "#000000")
-
-P = ParamSpec("P")
-
-
-@dataclass(frozen=True, slots=True)
-class SearchTrial:
-    """One trial of a search, as its figures need it."""
-
-    number: int
-    state: Literal["complete", "pruned", "diverged", "failed"]
-    value: float | None  # the k-fold score; of a pruned trial the last one it reported; None where there is none
-    params: Mapping[str, Any]  # search dimension -> value
-    seconds: float
-
-
-def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw under this module's style and leave the caller's as it was."""
-
-    @functools.wraps(draw)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        import matplotlib
-
-        with matplotlib.rc_context(_STYLE):
-            return draw(*args, **kwargs)
-
-    return styled
-
-
-def _grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of rows × columns panels of that size in inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(columns * width, rows * height), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
-
-
-def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
-    """Write each figure to `folder/<name>.png`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.png" for name in figures]
-    for path, figure in zip(paths, figures.values(), strict=True):
-        figure.savefig(path)
-    return paths
-
 
 # What an experiment has to show ---------------------------------------------------------------------------------------
 
@@ -147,24 +88,24 @@ def _curve(fold: FoldResult, measured: Mapping[int, Mapping[str, float]], name: 
     return [kept if epoch > last else measured.get(epoch, {}).get(name, np.nan) for epoch in epochs]
 
 
-@_styled
+@styled
 def learning_curves(result: RunResult) -> Figure:
     """Loss, and the metric followed per epoch: mean over folds, band from the worst to the best fold."""
     curves = fold_curves(result.folds)
     followed = _followed(result.primary, curves)
-    figure, axes = _grid(1, 1 + bool(followed), 5.2, 3.8)
+    figure, axes = grid(1, 1 + bool(followed), 5.2, 3.8)
     _bands(axes[0], {"training": ("train/loss", ORANGE), "validation": ("val/loss", BLUE)}, curves)
     _refit_loss(axes[0], result.refit)
     _kept(axes[0], result.folds, "val/loss")
-    _label(axes[0], "Loss", "epoch", "loss")
-    _log_if_wide(axes[0], [curves[name][1] for name in ("train/loss", "val/loss") if name in curves])
+    name_axes(axes[0], "Loss", "epoch", "loss")
+    log_if_wide(axes[0], [curves[name][1] for name in ("train/loss", "val/loss") if name in curves])
     if followed:
         name = followed.removeprefix("val/")
         _bands(axes[1], {"validation": (followed, BLUE)}, curves)
         _kept(axes[1], result.folds, followed)
-        _label(axes[1], name.capitalize().replace("_", " "), "epoch", name.replace("_", " "))
+        name_axes(axes[1], name.capitalize().replace("_", " "), "epoch", name.replace("_", " "))
     for panel in axes:
-        _whole_numbers(panel)
+        whole_numbers(panel)
         panel.legend()
     folds = len(result.folds)
     figure.suptitle(
@@ -209,37 +150,15 @@ def _kept(panel: Axes, folds: Sequence[FoldResult], name: str) -> None:
         panel.plot(x, y, "o", color=BLUE, markersize=5, markerfacecolor="white", clip_on=False, label="weights kept")
 
 
-def _label(panel: Axes, title: str, x: str, y: str) -> None:
-    panel.set(title=title, xlabel=x, ylabel=y)
-
-
-def _log_if_wide(panel: Axes, values: Iterable[np.ndarray]) -> None:
-    """A logarithmic axis where positive values span more than a factor of 50."""
-    flat = np.concatenate([np.ravel(v) for v in values] or [np.array([])])
-    flat = flat[np.isfinite(flat)]
-    if len(flat) and flat.min() > 0 and flat.max() > 50 * flat.min():
-        panel.set_yscale("log")
-
-
-def _whole_numbers(panel: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _plural(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
 # Scores ---------------------------------------------------------------------------------------------------------------
 
 
-@_styled
+@styled
 def fold_scores(result: RunResult) -> Figure:
     """Each metric's score per fold, with the mean and its corrected 95 % interval."""
     names = list(dict.fromkeys(name for fold in result.folds for name in fold.scores)) or [result.primary]
     columns = min(4, len(names))
-    figure, axes = _grid(-(-len(names) // columns), columns, 2.9, 2.6)
+    figure, axes = grid(-(-len(names) // columns), columns, 2.9, 2.6)
     for panel, name in zip(axes, names, strict=False):
         _one_metric(panel, result, name)
     for panel in axes[len(names) :]:
@@ -258,7 +177,7 @@ def _one_metric(panel: Axes, result: RunResult, name: str) -> None:
     panel.margins(x=0.12, y=0.15)
     panel.locator_params(axis="y", nbins=5)
     panel.ticklabel_format(axis="y", useOffset=False)
-    _whole_numbers(panel)
+    whole_numbers(panel)
 
 
 def _interval(panel: Axes, interval: Interval) -> None:
@@ -270,7 +189,7 @@ def _interval(panel: Axes, interval: Interval) -> None:
     panel.set_title(title, fontsize=9)
 
 
-@_styled
+@styled
 def confusion_matrix(
     targets: np.ndarray, predictions: np.ndarray, class_names: Sequence[str], title: str = "Confusion matrix"
 ) -> Figure:
@@ -284,7 +203,7 @@ def confusion_matrix(
     np.add.at(counts, (targets.astype(np.int64), chosen.astype(np.int64)), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = max(4.2, 0.62 * classes + 2.4)
-    figure, (panel,) = _grid(1, 1, size + 0.6, size)
+    figure, (panel,) = grid(1, 1, size + 0.6, size)
     image = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     panel.grid(visible=False)
     if classes <= 20:  # beyond, the numbers would overlap; the colours remain
@@ -297,7 +216,7 @@ def confusion_matrix(
     panel.set_yticks(ticks, class_names)
     accuracy = np.trace(counts) / max(counts.sum(), 1)
     panel.set(xlabel="predicted class", ylabel="true class")
-    panel.set_title(f"{title}\n{_plural(int(counts.sum()), 'row')}, {accuracy:.2%} correct", fontsize=11)
+    panel.set_title(f"{title}\n{plural(int(counts.sum()), 'row')}, {accuracy:.2%} correct", fontsize=11)
     figure.colorbar(image, ax=panel, label="share of the true class's rows", shrink=0.8)
     return figure
 
@@ -315,20 +234,20 @@ def _cell_texts(panel: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
 # Decision boundaries --------------------------------------------------------------------------------------------------
 
 
-@_styled
+@styled
 def decision_boundary(frames: Sequence[Frame], inputs: np.ndarray, targets: np.ndarray, names: Sequence[str]) -> Figure:
     """One panel per frame: the most probable class, paler where less sure, under the rows it was trained on.
 
     inputs: (n, 2). targets: (n,) class numbers. names: of the classes.
     """
-    figure, axes = _grid(1, len(frames), 2.6, 3.1)
+    figure, axes = grid(1, len(frames), 2.6, 3.1)
     for panel, frame in zip(axes, frames, strict=True):
         _regions(panel, frame)
         for number, name in enumerate(names):
             own = inputs[targets == number]
-            look: Any = {"color": _CLASSES[number % len(_CLASSES)], "edgecolor": "white", "linewidth": 0.8}
+            look: Any = {"color": CLASSES[number % len(CLASSES)], "edgecolor": "white", "linewidth": 0.8}
             panel.scatter(own[:, 0], own[:, 1], s=70 if len(inputs) < 20 else 14, label=str(name), zorder=3, **look)
-        panel.set_title(f"after {_plural(frame.epoch, 'epoch')}")
+        panel.set_title(f"after {plural(frame.epoch, 'epoch')}")
         panel.set(xlabel="input 1", aspect="equal")
         panel.grid(visible=False)
     axes[0].set_ylabel("input 2")
@@ -342,7 +261,7 @@ def _regions(panel: Axes, frame: Frame) -> None:
     """White where no class is more probable than chance, the class's full colour where it is certain."""
     from matplotlib.colors import to_rgb
 
-    colours = np.array([to_rgb(_CLASSES[k % len(_CLASSES)]) for k in range(frame.probabilities.shape[2])])
+    colours = np.array([to_rgb(CLASSES[k % len(CLASSES)]) for k in range(frame.probabilities.shape[2])])
     best = frame.probabilities.argmax(axis=2)
     chance = 1 / frame.probabilities.shape[2]
     sure = ((frame.probabilities.max(axis=2) - chance) / (1 - chance))[..., None]
@@ -350,138 +269,3 @@ def _regions(panel: Axes, frame: Frame) -> None:
     panel.imshow(1 - 0.6 * sure * (1 - colours[best]), origin="lower", extent=extent, interpolation="bilinear")
     if len(colours) == 2:
         panel.contour(frame.x, frame.y, frame.probabilities[..., 1], levels=[0.5], colors="black", linewidths=1.2)
-
-
-# The search -----------------------------------------------------------------------------------------------------------
-
-_ENDED = {"pruned": (GREY, "x"), "diverged": (VERMILION, "v"), "failed": (VERMILION, "X")}
-
-
-@_styled
-def search_history(trials: Sequence[SearchTrial], metric: Metric) -> Figure:
-    """Score of each trial and the best so far; trials without a score are marked on the lower edge."""
-    figure, (panel,) = _grid(1, 1, 7.2, 4.0)
-    done = _with_value(trials, "complete")
-    if done:
-        numbers, values = [t.number for t in done], np.array([t.value for t in done], dtype=float)
-        best = np.maximum.accumulate(values) if metric.direction == "maximize" else np.minimum.accumulate(values)
-        panel.plot(numbers, values, "o", color=BLUE, label="complete")
-        panel.step(numbers, best, where="post", color=ORANGE, label="best so far")
-    for state, (colour, marker) in _ENDED.items():
-        _ended(panel, [t for t in trials if t.state == state], state, colour, marker)
-    readable = metric.name.replace("_", " ")
-    panel.set(xlabel="trial", ylabel=f"{readable}, mean over folds", title=_search_title(trials, metric, done))
-    _whole_numbers(panel)
-    panel.margins(y=0.1)
-    figure.legend(loc="outside lower center", ncols=3)
-    return figure
-
-
-def _with_value(trials: Iterable[SearchTrial], state: str) -> list[SearchTrial]:
-    found = (t for t in trials if t.state == state and t.value is not None and np.isfinite(t.value))
-    return sorted(found, key=lambda t: t.number)
-
-
-def _ended(panel: Axes, trials: Sequence[SearchTrial], state: str, colour: str, marker: str) -> None:
-    """Trials that were cut short: at their last score, or on the lower edge where they have none."""
-    scored = _with_value(trials, state)
-    bare = [t for t in trials if t not in scored]
-    label = state
-    if scored:
-        label = f"{state}, last score"
-        panel.plot([t.number for t in scored], [t.value or 0.0 for t in scored], marker, color=colour, label=label)
-    if bare:
-        edge = panel.get_xaxis_transform()
-        at = [t.number for t in bare]
-        panel.plot(at, [0.03] * len(at), marker, color=colour, transform=edge, label=f"{state}, no score")
-
-
-def _search_title(trials: Sequence[SearchTrial], metric: Metric, done: Sequence[SearchTrial]) -> str:
-    if not done:
-        return f"{_plural(len(trials), 'trial')}, none complete"
-    best = done[0]
-    for trial in done[1:]:
-        best = trial if metric.better(trial.value or 0.0, best.value or 0.0) else best
-    return f"{_plural(len(trials), 'trial')}, best {best.value:.4f} in trial {best.number}"
-
-
-@_styled
-def search_slices(trials: Sequence[SearchTrial], metric: Metric) -> Figure:
-    """Score against each dimension of the search, the later the trial the darker; grey crosses were pruned."""
-    dimensions = list(dict.fromkeys(name for trial in trials for name in trial.params)) or ["(no dimension)"]
-    columns = min(3, len(dimensions))
-    figure, axes = _grid(-(-len(dimensions) // columns), columns, 3.5, 3.0)
-    for panel, dimension in zip(axes, dimensions, strict=False):
-        _slice(panel, [trial for trial in trials if dimension in trial.params], dimension)
-        panel.set(xlabel=dimension, ylabel=metric.name.replace("_", " "))
-    for panel in axes[len(dimensions) :]:
-        panel.remove()
-    shown = axes[: len(dimensions)]
-    low, high = (end(panel.get_ylim()[i] for panel in shown) for i, end in enumerate((min, max)))
-    for panel in shown:
-        panel.set_ylim(low, high)  # one scale, so that panels can be compared
-    _trial_colours(figure, shown, trials)
-    figure.suptitle("Score of each trial against each dimension (× pruned)")
-    return figure
-
-
-def _slice(panel: Axes, trials: Sequence[SearchTrial], dimension: str) -> None:
-    numeric = all(
-        isinstance(t.params[dimension], int | float) and not isinstance(t.params[dimension], bool) for t in trials
-    )
-    position = _scale(panel, [t.params[dimension] for t in trials], numeric=numeric)
-    pruned, done = _with_value(trials, "pruned"), _with_value(trials, "complete")
-    panel.plot(
-        [position(t.params[dimension]) for t in pruned],
-        [t.value or 0.0 for t in pruned],
-        "x",
-        color="#AAAAAA",
-        markersize=5,
-    )
-    x, y = [position(t.params[dimension]) for t in done], [t.value or 0.0 for t in done]
-    panel.scatter(x, y, c=[t.number for t in done], cmap="Blues", edgecolors=BLUE, linewidths=0.6, s=32, zorder=3)
-    panel.margins(0.1)
-
-
-def _scale(panel: Axes, values: Sequence[Any], *, numeric: bool) -> Callable[[Any], float]:
-    """Set the x axis (linear, logarithmic, or one place per category) and return where a value stands on it."""
-    if not numeric:
-        names = sorted({str(value) for value in values})
-        long = sum(len(name) for name in names) > 24
-        panel.set_xticks(range(len(names)), names, rotation=35 if long else 0, ha="right" if long else "center")
-        return lambda value: float(names.index(str(value)))
-    if values and min(values) > 0 and max(values) > 30 * min(values):
-        panel.set_xscale("log")
-    else:
-        panel.ticklabel_format(axis="x", style="sci", scilimits=(-2, 5), useOffset=False)
-        panel.locator_params(axis="x", nbins=4)
-    return float
-
-
-def _trial_colours(figure: Figure, axes: Sequence[Axes], trials: Sequence[SearchTrial]) -> None:
-    """One colour bar, and the same range of trial numbers in every panel."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-    from matplotlib.ticker import MaxNLocator
-
-    numbers = [trial.number for trial in trials] or [0]
-    scale = Normalize(min(numbers) - 0.3 * max(len(numbers), 1), max(numbers))  # the first ones must not be white
-    for panel in axes:
-        for points in panel.collections:
-            points.set_norm(scale)
-    bar = figure.colorbar(ScalarMappable(scale, "Blues"), ax=list(axes), label="trial", ticks=MaxNLocator(integer=True))
-    bar.ax.set_ylim(min(numbers), max(max(numbers), min(numbers) + 1))
-
-
-@_styled
-def search_importance(importances: Mapping[str, float]) -> Figure:
-    """How much of the variation between trials each dimension explains, the largest on top."""
-    ordered = sorted(importances.items(), key=lambda item: item[1])
-    figure, (panel,) = _grid(1, 1, 6.4, 1.4 + 0.36 * max(len(ordered), 1))
-    bars = panel.barh([name for name, _ in ordered], [share for _, share in ordered], color=BLUE, height=0.6)
-    panel.bar_label(bars, fmt="{:.0%}", padding=4)
-    panel.xaxis.set_major_formatter("{x:.0%}")
-    panel.grid(visible=False, axis="y")
-    panel.margins(x=0.12)
-    panel.set(xlabel="share of the variation between trials", ylabel="dimension", title="What the score depends on")
-    return figure
