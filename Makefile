@@ -4,12 +4,13 @@
 #     make sweep ARGS="data=digits optimizer.lr=tag(log,interval(1e-4,1e-1))"
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep train ui data doctor bench test check clean
+.PHONY: help sweep train ui dashboard tensorboard compare data doctor bench test check clean
 
 VENV := .venv
 BIN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 BUSY := $(VENV)/.installing
+PACKAGES := $(VENV)/.packages
 
 # The first of these that can make the environment is used; `make PYTHON=/path/to/python3.12 …` names another.
 PYTHON ?= python3.13 python3.12 python3.11 python3 python
@@ -19,7 +20,7 @@ run = @$(BIN) -c 'import os, shlex, sys; os.execv(sys.executable, \
 	[sys.executable, *sys.argv[1:], *shlex.split(os.environ["ARGS_AS_TYPED"])])'
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 sweep: $(READY) ## search with Optuna, refit the best, test it once: make sweep ARGS="activation=relu,tanh"
 	$(run) scripts/sweep.py
@@ -30,6 +31,15 @@ train: $(READY) ## one experiment, k-fold validated, refitted, tested: make trai
 ui: $(READY) ## MLflow on 127.0.0.1:5000, opened at the runs table
 	$(run) scripts/ui.py
 
+dashboard: $(READY) ## optuna-dashboard on 127.0.0.1:8080: the studies of searches, live
+	$(run) scripts/dashboard.py
+
+tensorboard: $(READY) ## TensorBoard on 127.0.0.1:6006: the inside of networks trained with tracking.tensorboard=true
+	$(run) -m tensorboard.main --logdir outputs --host 127.0.0.1
+
+compare: $(READY) ## is one run better than another, or is it luck: make compare ARGS="RUN RUN"
+	$(run) scripts/compare.py
+
 data: $(READY) ## fetch and verify the data sets: make data ARGS="mnist"
 	$(run) scripts/data.py
 
@@ -39,7 +49,7 @@ doctor: $(READY) ## what is found here: accelerators, versions, data, stores
 bench: $(READY) ## speed beside others, as ratios: make bench ARGS="--quick"
 	$(run) -m bench
 
-test: check ## the whole test suite, after make check: make test ARGS="-k folds"
+test: $(PACKAGES) check ## the whole test suite, after make check: make test ARGS="-k folds"
 	$(run) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(READY) ## lint, format and types
@@ -76,5 +86,23 @@ $(READY): pyproject.toml constraints.txt
 	fi; \
 	rm -f $(READY); touch $(BUSY); \
 	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
-	    $(BIN) -m pip install -qq --disable-pip-version-check --editable '.[test,check]'; \
+	    $(BIN) -m pip install -qq --disable-pip-version-check --editable '.[dashboard,test,check]'; \
 	rm $(BUSY); touch $(READY)
+
+# Debian's packages for the tests. Who may not install them is told; the tests that need them say why they are skipped.
+missing = $$(for each in $$(sed 's/\#.*//' apt.txt); do \
+	    dpkg-query --show --showformat '$${db:Status-Status}\n' $$each 2>/dev/null | grep -qx installed || echo $$each; \
+	done)
+$(PACKAGES): apt.txt $(READY)
+	@set -e; \
+	command -v apt-get >/dev/null && command -v dpkg-query >/dev/null || exit 0; \
+	missing=$(missing); \
+	if [ -n "$$missing" ]; then \
+	    if [ $$(id -u) = 0 ]; then as_root=; \
+	    elif sudo -n true 2>/dev/null; then as_root='sudo -n'; \
+	    else echo "For all tests: sudo apt-get install" $$missing >&2; exit 0; fi; \
+	    echo "Installing" $$missing "…"; \
+	    { $$as_root apt-get update -qq && $$as_root env DEBIAN_FRONTEND=noninteractive \
+	        apt-get install -qq --no-install-recommends $$missing >/dev/null; } || exit 0; \
+	fi; \
+	touch $@

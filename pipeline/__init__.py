@@ -13,10 +13,13 @@
     ranks         which of several processes speaks for a run
 
     experiment    the story: load -> split -> fit -> score -> refit                     -> RunResult
+    predictions   what the networks answered, row by row                                 -> Predictions
     boundary      how a decision boundary moves while a network learns                    -> Frame
     tracking      RunResult -> MLflow
     search        propose, run, prune, go on
     figures       pictures of results
+    report        one page: the question, the answer, how far to trust it               -> HTML
+    compare       is one run better than another, or is it luck
     export        the finished model, loadable without this project
     console       what a user sees in the terminal: exit codes, progress, the last lines
 

@@ -90,8 +90,8 @@ def combine(*observers: Observer) -> Observer:
 
 
 def deliver(outcome: Outcome) -> Path:
-    """Write what an experiment leaves in its folder: result.json, and after a refit predictions.npz, model/ and, for
-    two-dimensional data, how the decision boundary moved."""
+    """Write what an experiment leaves in its folder: result.json, and after a refit predictions.npz, model/, figures/
+    and report.html."""
     folder = Path(outcome.settings.output)
     if not leads():
         return folder
@@ -105,21 +105,20 @@ def deliver(outcome: Outcome) -> Path:
         from pipeline.export import save_model
 
         save_model(outcome, folder / "model")
-        _deliver_boundary(outcome, folder / "figures")
+        _draw(outcome, folder)
     return folder
 
 
-def _deliver_boundary(outcome: Outcome, folder: Path) -> None:
-    from pipeline.boundary import boundary_frames, can_show, chosen_epochs
+def _draw(outcome: Outcome, folder: Path) -> None:
+    """The figures, drawn once for the folder and for the report."""
+    from pipeline import figures, report
+    from pipeline.settings import reproduce_command
 
-    if not can_show(outcome) or outcome.final is None:
-        return
-    from pipeline.figures import decision_boundary, save
-
-    frames = boundary_frames(outcome, chosen_epochs(outcome.final.best_epoch))
-    rows, data = outcome.plan.development, outcome.data
-    figure = decision_boundary(frames, data.inputs[rows], data.targets[rows], data.class_names)
-    save({"decision_boundary": figure}, folder)
+    drawn = figures.of_outcome(outcome)
+    figures.save(drawn, folder / "figures")
+    figures.save_boundary(outcome, folder / "figures")
+    commands = {"Train it again": reproduce_command(outcome.settings), "Look at all runs": "make ui"}
+    (folder / "report.html").write_text(report.of_outcome(outcome, drawn, commands), encoding="utf-8")
 
 
 def summary(result: RunResult, output: str | Path, hint: str = "") -> str:
@@ -142,7 +141,7 @@ class Progress:
         self._stream = stream or sys.stderr
         self._epochs = settings.trainer.max_epochs
         self._folds = (settings.validation.folds or 1) * settings.validation.repeats
-        self._metric = settings.search.metric if settings.search else None
+        self._metric: str | None = None
         self._latest: dict[Key, int] = {}
         self._scores: dict[Key, float] = {}
         self._shown = settings.trainer.progress and leads()
@@ -201,7 +200,7 @@ class Progress:
                 self._scores[key] = record.scores[self._followed(record)]
 
     def _followed(self, record: Epoch) -> str:
-        """The metric that is shown: the one asked for, else the first of its task, else the loss."""
+        """The metric that is shown: the first of its task, else the loss."""
         if self._metric is None or self._metric not in record.scores:
             from pipeline.metrics import metrics_of
 

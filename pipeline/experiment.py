@@ -51,13 +51,25 @@ def validate(settings: Settings, data: Dataset, observer: Observer | None = None
     the_plan = plan(data, settings)
     networks = replicas(data, settings, the_plan, trial)
     fitted = engines.create(settings).fit(networks, data, observer or _nobody)
+    return scored(settings, data, the_plan, networks, fitted, time.perf_counter() - started)
+
+
+def scored(
+    settings: Settings,
+    data: Dataset,
+    the_plan: Plan,
+    networks: list[Replica],
+    fitted: list[Fitted],
+    seconds: float,
+) -> Outcome:
+    """What the networks of all folds, trained by whomever, come to. `fitted` in the order of the replicas."""
     folds = tuple(_fold_result(data, *pair) for pair in zip(networks, fitted, strict=True))
     result = RunResult(
         task_name=settings.task_name,
         primary=metrics_of(data.task)[0].name,
         folds=folds,
         cv=_summary(folds),
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
         data=_facts(data, the_plan),
         notes=_notes(settings, the_plan),
     )

@@ -7,7 +7,7 @@ rows belong to no fold: the refit scores them once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,25 +32,27 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Scaling:
+    """(inputs - shift) / scale, float32, broadcast against one row's shape."""
+
+    shift: np.ndarray
+    scale: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """All folds of an experiment and the rows that none of them sees."""
 
     splits: tuple[Split, ...]
     development: np.ndarray  # every row but the test rows
     test: np.ndarray
+    scalings: dict[tuple[int, str], Scaling] = field(default_factory=dict)
+    """(fold, kind) -> what its training rows taught, learnt once for all trials that share the plan."""
 
     @property
     def rows_per_epoch(self) -> int:
         """Training rows of the largest fold: it sets the number of steps for all, so that none sees a row less."""
         return max(len(split.train) for split in self.splits)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scaling:
-    """(inputs - shift) / scale, float32, broadcast against one row's shape."""
-
-    shift: np.ndarray
-    scale: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +106,7 @@ def inner_rows_are_watched(settings: Settings) -> bool:
 def replicas(data: Dataset, settings: Settings, the_plan: Plan, trial: int = 0) -> list[Replica]:
     """One replica per fold, each with what its own training rows teach."""
     return [
-        _replica(data, settings, split, the_plan.rows_per_epoch, settings.trainer.max_epochs, trial)
+        _replica(data, settings, the_plan, split, the_plan.rows_per_epoch, settings.trainer.max_epochs, trial)
         for split in the_plan.splits
     ]
 
@@ -113,15 +115,20 @@ def refit_replica(data: Dataset, settings: Settings, the_plan: Plan, epochs: int
     """The final network: all development rows teach it, none scores it, and it trains for a given number of epochs."""
     nobody = np.empty(0, dtype=np.int64)
     split = Split(REFIT, the_plan.development, nobody, nobody)
-    return _replica(data, settings, split, len(split.train), epochs, trial)
+    return _replica(data, settings, the_plan, split, len(split.train), epochs, trial)
 
 
-def _replica(data: Dataset, settings: Settings, split: Split, rows: int, epochs: int, trial: int) -> Replica:
+def _replica(
+    data: Dataset, settings: Settings, the_plan: Plan, split: Split, rows: int, epochs: int, trial: int
+) -> Replica:
+    learnt = split.fold, settings.data.normalize
+    if learnt not in the_plan.scalings:
+        the_plan.scalings[learnt] = learn_scaling(data.inputs, split.train, settings.data.normalize)
     return Replica(
         trial=trial,
         settings=settings,
         split=split,
-        scaling=learn_scaling(data.inputs, split.train, settings.data.normalize),
+        scaling=the_plan.scalings[learnt],
         class_weights=learn_class_weights(data, split.train, settings.loss.class_weights),
         rows_per_epoch=rows,
         epochs=epochs,

@@ -64,6 +64,73 @@ def _roc_auc(targets: np.ndarray, predictions: np.ndarray) -> float:
     return float(roc_auc_score(one_hot, predictions, average="macro"))
 
 
+def _average_precision(targets: np.ndarray, predictions: np.ndarray) -> float:
+    """Area under the precision-recall curve, in steps; averaged like `_roc_auc`, and NaN where that is."""
+    from sklearn.metrics import average_precision_score
+
+    if len(np.unique(targets)) < predictions.shape[1]:
+        return float("nan")
+    if predictions.shape[1] == 2:
+        return float(average_precision_score(targets, predictions[:, 1]))
+    one_hot = np.eye(predictions.shape[1])[targets]
+    return float(average_precision_score(one_hot, predictions, average="macro"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """Rows in bins of equal width by the probability of their most probable class; bins without rows are left out.
+
+    Per bin: rows, confidence (the mean of those probabilities) and accuracy.
+    """
+
+    rows: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: the mean gap between confidence and accuracy, weighted by rows."""
+        return float(np.average(np.abs(self.accuracy - self.confidence), weights=self.rows))
+
+
+def calibration(targets: np.ndarray, predictions: np.ndarray, bins: int = 15) -> Calibration:
+    """How often the most probable class is right, against how probable it was said to be.
+
+    Bins (i / bins, (i + 1) / bins], by default 15 of them, as in Guo et al., "On calibration of modern neural
+    networks", ICML 2017.
+    """
+    confidence = predictions.max(axis=1).astype(np.float64)
+    place = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence)
+    rows = np.bincount(place, minlength=bins)
+    right = predictions.argmax(axis=1) == targets
+    used = rows > 0
+    said, found = (np.bincount(place, values, bins)[used] / rows[used] for values in (confidence, right))
+    return Calibration(rows[used], said, found)
+
+
+def _ece(targets: np.ndarray, predictions: np.ndarray) -> float:
+    return calibration(targets, predictions).error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassScores:
+    """Each class against the rest, (classes,) arrays; `rows` have that class. A ratio without a denominator is 0."""
+
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+    rows: np.ndarray
+
+
+def class_scores(targets: np.ndarray, predictions: np.ndarray) -> ClassScores:
+    """Precision, recall and F1 of every class."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    labels = np.arange(predictions.shape[1])
+    chosen = predictions.argmax(axis=1)
+    return ClassScores(*precision_recall_fscore_support(targets, chosen, labels=labels, zero_division=0.0))
+
+
 def _rmse(targets: np.ndarray, predictions: np.ndarray) -> float:
     return float(np.sqrt(np.mean((targets - predictions[:, 0]) ** 2)))
 
@@ -85,7 +152,9 @@ _CLASSIFICATION = (
     Metric("recall", "maximize", _sklearn("recall_score", average="macro", zero_division=0.0)),
     Metric("f1", "maximize", _sklearn("f1_score", average="macro", zero_division=0.0)),
     Metric("roc_auc", "maximize", _roc_auc),
+    Metric("average_precision", "maximize", _average_precision),
     Metric("log_loss", "minimize", _negative_log_likelihood),
+    Metric("ece", "minimize", _ece),
 )
 _REGRESSION = (
     Metric("rmse", "minimize", _rmse, each_epoch=True),

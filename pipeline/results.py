@@ -28,6 +28,29 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Histogram:
+    """How often values fall between neighbouring edges, of which there is one more; the last one belongs inside."""
+
+    counts: tuple[int, ...]
+    edges: tuple[float, ...]  # from the smallest to the largest value, the finer the nearer to 0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerState:
+    """One layer after an epoch, as a batch of training rows finds it: a linear map with what follows up to the next.
+
+    The batch is the same after every epoch, no unit is dropped and batch norm sees the batch, as in training.
+    """
+
+    name: str  # "hidden 1", "hidden 2", …, "output"
+    activations: Histogram  # what the layer hands on, over rows and units; of the output layer the logits
+    weights: Histogram  # of the linear map, without biases
+    gradients: Histogram  # of the batch's mean loss by those weights, before clipping
+    gradient_norm: float  # Euclidean, of the same numbers
+    dead: float | None  # share of units that are 0 for every row; None where the activation has no range of zeros
+
+
+@dataclass(frozen=True, slots=True)
 class Epoch:
     """One epoch of one replica.
 
@@ -44,6 +67,7 @@ class Epoch:
     learning_rate: float = math.nan  # of the epoch's last step
     gradient_norm: float = math.nan  # of the epoch's last step, before clipping
     seconds: float = math.nan  # wall time of the epoch, shared by all replicas of the stack
+    inside: tuple[LayerState, ...] = ()  # first layer first; empty unless asked for. For observers: not in the JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +124,7 @@ class RunResult:
 
     def to_json(self) -> str:
         """JSON text; NaN and infinity are written as Python's json writes them."""
-        return json.dumps(asdict(self), indent=1)
+        return json.dumps(asdict(self, dict_factory=_without_inside), indent=1)
 
     def save(self, path: Path) -> Path:
         """Write the JSON beside its final name first, so that a crash leaves no half file."""
@@ -118,6 +142,11 @@ class RunResult:
         raw["cv"] = {name: Interval(**interval) for name, interval in raw["cv"].items()}
         raw["notes"] = tuple(raw["notes"])
         return cls(**raw)
+
+
+def _without_inside(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Thousands of numbers per epoch that nothing reads back."""
+    return {name: value for name, value in fields if name != "inside"}
 
 
 def _fold(raw: dict[str, Any]) -> FoldResult:

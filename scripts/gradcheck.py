@@ -27,7 +27,7 @@ ENTRIES = 200  # of each parameter
 
 def check(overrides: list[str]) -> None:
     """Print the table. Raises SystemExit(1) if a gradient is wrong."""
-    data_is_named = any(override.startswith("data=") for override in overrides)
+    data_is_named = any(override.startswith(("data=", "experiment=")) for override in overrides)
     settings = compose([*FIXED, *([] if data_is_named else ["data=digits"]), *overrides])
 
     from pipeline.data import load
@@ -40,15 +40,15 @@ def check(overrides: list[str]) -> None:
     replica = replicas(data, settings, plan(data, settings))[0]
     stack = Stack([replica], data)
     stack.network.initialize(0, settings.initializer, stream(settings.seed, "weights"))
-    batch = next(stack.feed.epoch(1))
+    batch = next(stack.feed.epoch([1]))
     weights = stack.network.weights(0)
-    claimed = {"numpy": gradients(stack, batch), "lightning": by_autograd(replica, data, weights, batch)}
+    claimed = {"numpy": gradients(stack, batch), "lightning": by_lightning(replica, data, weights, batch)}
     measured = differences(stack, batch, ENTRIES)
     if not report({engine: compare(measured, one) for engine, one in claimed.items()}):
         raise SystemExit(1)
 
 
-def by_autograd(
+def by_lightning(
     replica: Replica, data: Dataset, weights: Mapping[str, np.ndarray], batch: Batch
 ) -> dict[str, np.ndarray]:
     """The gradients of the Lightning engine's stacked network at these weights, on this batch."""
@@ -56,17 +56,19 @@ def by_autograd(
 
     from pipeline.engines.lightning.criterion import Criterion
     from pipeline.engines.lightning.networks import restore_network
-    from pipeline.engines.lightning.stacked import Arena, stack
+    from pipeline.engines.lightning.stacked import Arena, StackedNetwork
 
-    network = stack([restore_network(replica, weights, data.inputs.shape[1:])]).train()
+    network = StackedNetwork([restore_network(replica, weights, data.inputs.shape[1:])]).train()
     arena = Arena(network, 1)
     mask = None if batch.mask is None else torch.from_numpy(batch.mask)
     class_weights = None if replica.class_weights is None else torch.from_numpy(replica.class_weights).double()[None]
-    losses, rows = Criterion(replica.settings.loss, data.classes).rows(
-        network(torch.from_numpy(batch.inputs), mask), torch.from_numpy(batch.targets), class_weights
-    )
-    (losses.sum() / (losses.numel() if rows is None else rows.sum())).backward()  # type: ignore[no-untyped-call]
-    arena.collect()
+    targets = torch.from_numpy(batch.targets)
+    total = float(targets.numel()) if class_weights is None else class_weights.gather(1, targets).sum(1)
+    criterion = Criterion(replica.settings.loss, data.classes)
+    with torch.no_grad():
+        logits, steps = network.trace(torch.from_numpy(batch.inputs), mask)
+        _, by_logits = criterion.gradient(logits, targets, class_weights, None, total)
+        network.backward(by_logits, steps)
     shapes = {name: parameter.shape[1:] for name, parameter in network.named_parameters()}
     parts = torch.split(arena.grads[0], [shape.numel() for shape in shapes.values()])
     return {name: part.view(shape).numpy() for part, (name, shape) in zip(parts, shapes.items(), strict=True)}

@@ -9,6 +9,7 @@ Exit codes: 0 done · 2 a bad config or bad input, told in one message · 130 in
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -22,8 +23,9 @@ def sweep(arguments: argparse.Namespace) -> None:
         print(explain("sweep"))
         return
     from pipeline.search import search  # late: --help needs neither Optuna nor the tracking store
-    from pipeline.tracking import Tracker
+    from pipeline.tracking import Tracker, store_uri
 
+    os.environ["MLFLOW_TRACKING_URI"] = store_uri()  # for workers with another working directory
     search([*_more_options(arguments.config_dir), *arguments.overrides], Tracker, console.deliver)
 
 

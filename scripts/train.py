@@ -15,13 +15,15 @@ _FEW_ROWS = 8  # as many as a truth table shows
 
 
 def train(settings: Settings, overrides: list[str]) -> None:
-    from pipeline import experiment, tracking  # late: the config is checked before they are needed
+    from pipeline import engines, experiment, tracking  # late: the config is checked before they are needed
     from pipeline.boundary import can_show, truth_table
     from pipeline.data import load
 
     tracker = tracking.Tracker(settings)
-    with tracker.trial(overrides=overrides) as run, console.Progress(settings) as progress:
-        observer = console.combine(run.on_epoch, progress)
+    engines.create(settings)  # torch takes seconds to import, and meanwhile the store is opened
+    events = tracking.event_files(settings)
+    with tracker.trial(overrides=overrides) as run, events as write, console.Progress(settings) as progress:
+        observer = console.combine(run.on_epoch, write, progress)
         validated = experiment.validate(settings, load(settings.data, settings.seed), observer)
         console.deliver(validated)  # whatever fails later, this result is on disk
         outcome = experiment.finish(validated, observer)

@@ -16,9 +16,11 @@ import time
 import urllib.error
 import urllib.request
 import webbrowser
+from importlib.metadata import entry_points
 
 from pipeline.errors import PipelineError, StoreError
-from pipeline.tracking import artifact_root, deep_link, newest_experiment, store_uri
+from pipeline.tracking import QUESTIONS, artifact_root, link, newest_experiment, store_uri
+from pipeline.tracking.page import APP
 
 HOST = "127.0.0.1"
 START_WITHIN = 120.0  # seconds; on an idle machine it takes about 5
@@ -32,7 +34,7 @@ def main(arguments: list[str]) -> int:
     try:
         if not uri.startswith(("http:", "https:")):
             return _serve(uri, asked.port)
-        print(f"The store is a server that runs already: {_page(uri, uri)}")
+        print(f"The store is a server that runs already.\n{_told(uri, uri)}")
         return 0
     except PipelineError as problem:
         print(problem, file=sys.stderr)
@@ -48,23 +50,28 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _page(uri: str, server: str) -> str:
-    """What to open first: the newest experiment's runs. Creates the tables of a new database."""
+def _told(uri: str, server: str) -> str:
+    """What to open, the most useful page first. Creates the tables of a new database."""
     experiment = newest_experiment(uri)
-    return deep_link(experiment, server) if experiment else server
+    if experiment is None:
+        return f"{server}\nNo run has been recorded yet: `make sweep` records the first ones."
+    pages = {question: link(experiment, server, view) for view, question in QUESTIONS.items()}
+    pages["Learning curves, charts"] = link(experiment, server, charts=True)
+    first = next(iter(pages.values()))
+    return "\n".join([first, *(f"  {question:<24} {page}" for question, page in pages.items())])
 
 
 def _serve(uri: str, port: int) -> int:
     _claim(port)
-    page = _page(uri, f"http://{HOST}:{port}")
+    told = _told(uri, f"http://{HOST}:{port}")
     # A session of its own: Ctrl-C reaches this process alone, which then ends all of the server's processes quietly.
     server = subprocess.Popen(_command(uri, port), env=_environment(), start_new_session=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         _wait(server, port)
-        print(f"{page}\nCtrl-C ends it.", flush=True)
+        print(f"{told}\nCtrl-C ends it.", flush=True)
         if _has_desktop():
-            webbrowser.open(page)
+            webbrowser.open(told.splitlines()[0])
         return server.wait()
     finally:
         _end(server)
@@ -84,7 +91,13 @@ def _command(uri: str, port: int) -> list[str]:
     store = ["--backend-store-uri", uri, "--registry-store-uri", uri]
     files = ["--default-artifact-root", artifact_root(uri), "--no-serve-artifacts"]
     server = ["--host", HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
-    return [sys.executable, "-m", "mlflow", "server", *store, *files, *server]
+    return [sys.executable, "-m", "mlflow", "server", *store, *files, *server, *_first_look()]
+
+
+def _first_look() -> list[str]:
+    """Our own, where this project is installed and not only lies there."""
+    installed = {point.name for point in entry_points(group="mlflow.app")}
+    return ["--app-name", APP] if APP in installed else []
 
 
 def _environment() -> dict[str, str]:

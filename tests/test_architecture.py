@@ -23,9 +23,10 @@ ROWS = (  # lowest first
     {"metrics", "statistics", "settings"},
     {"data", "folds", "models"},
     {"engines"},
-    {"experiment", "boundary"},
+    {"experiment", "boundary", "predictions"},
     {"figures"},
-    {"search", "tracking", "report", "export", "compare"},
+    {"report"},
+    {"search", "tracking", "export", "compare"},
     {"console"},
 )
 PEERS = {"settings": {"metrics"}, "folds": {"data"}}
@@ -37,11 +38,14 @@ HOMES = {
     "lightning_fabric": {"engines.lightning"},
     "mlflow": {"tracking"},
     "optuna": {"search"},
+    "tensorboard": {"tracking"},
+    "plotly": {"figures", "report"},
+    "jinja2": {"report"},
     "hydra": {"settings", "search", "console"},
     "omegaconf": {"settings", "search", "console"},
     "lightning": set[str](),  # its classes are not those of pytorch_lightning: one of the two, never both
 }
-HEAVY = ("torch", "torchvision", "pytorch_lightning", "mlflow", "sklearn", "scipy", "matplotlib", "pandas")
+HEAVY = ("torch", "torchvision", "pytorch_lightning", "mlflow", "sklearn", "scipy", "matplotlib", "pandas", "plotly")
 LONGEST_FUNCTION = 60
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -180,6 +184,7 @@ def test_declared_dependencies_are_those_imported() -> None:
     assert not [package for package, may in used.items() if not may & {*names}], "imported, but not declared"
     assert not [package for package, may in tested.items() if not may & {*names, *for_tests}], "declare it for tests"
     assert {*names} - set().union(*used.values()) == {
+        "cmaes",  # Optuna imports it where search/sampler=cmaes draws
         "hydra-joblib-launcher",  # named on the command line: hydra/launcher=joblib
         "torchvision",  # pipeline.data.fetch asks for its mirrors by name, where it is importable
     }, "declared, but not imported"

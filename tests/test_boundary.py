@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline import experiment, figures
 from pipeline.boundary import boundary_frames, can_show, chosen_epochs, truth_table
@@ -62,6 +64,22 @@ def test_the_picture_has_a_panel_per_frame_and_every_row_in_its_class() -> None:
     data = outcome.data
     frames = boundary_frames(outcome, [1, 3, 6], side=20)
     figure = figures.decision_boundary(frames, data.inputs, data.targets, data.class_names)
-    assert [axes.get_title() for axes in figure.axes] == ["after 1 epoch", "after 3 epochs", "after 6 epochs"]
+    assert [panel.get_title() for panel in figure.axes] == ["after 1 epoch", "after 3 epochs", "after 6 epochs"]
     for number, drawn in enumerate(figure.axes[0].collections[-2:]):
         np.testing.assert_allclose(drawn.get_offsets(), data.inputs[data.targets == number])
+
+
+def test_the_files_are_a_strip_and_an_animation(tmp_path: Path) -> None:
+    outcome = experiment.run(small("engine=numpy", *MOONS))
+    strip, animation = figures.save_boundary(outcome, tmp_path)
+    assert (strip.name, animation.name) == ("decision_boundary.png", "decision_boundary.gif")
+    with Image.open(animation) as gif:
+        assert gif.n_frames == 6  # every epoch
+    with Image.open(strip) as picture:
+        assert picture.width == 896
+
+
+def test_data_of_more_dimensions_leaves_no_file(tmp_path: Path) -> None:
+    outcome = experiment.finish(experiment.validate(small("engine=numpy"), three_classes()))
+    assert figures.save_boundary(outcome, tmp_path / "figures") == []
+    assert not (tmp_path / "figures").exists()

@@ -97,7 +97,7 @@ def test_the_help_names_every_setting_with_the_default_of_the_yaml() -> None:
     raw = OmegaConf.to_container(OmegaConf.load(CONF / "trainer" / "auto.yaml"))
     assert isinstance(raw, dict)
     for name, value in raw.items():
-        shown = {None: "null", True: "true"}.get(value, value) if not isinstance(value, int) or value is True else value
+        shown = {None: "null", True: "true", False: "false"}[value] if isinstance(value, bool | None) else value
         assert f"trainer.{name} = {shown}\n" in text
     for group, option in CHOICES:
         line = next(line for line in text.splitlines() if line.startswith(f"  {group} "))

@@ -7,15 +7,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
-from matplotlib.backend_bases import RendererBase
-from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from pipeline.figures import (
     SearchTrial,
@@ -28,9 +23,11 @@ from pipeline.figures import (
     search_importance,
     search_slices,
 )
+from pipeline.figures.style import metric_label
 from pipeline.metrics import metrics_of
 from pipeline.results import REFIT, Epoch, FoldResult, RunResult, Status
 from pipeline.statistics import summarize
+from tests.pictures import clipped, line, overlapping, texts, unnamed
 
 ACCURACY, *_, LOG_LOSS = metrics_of("multiclass")
 CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -81,38 +78,6 @@ def close_together() -> list[SearchTrial]:
     ]
 
 
-def line(panel: Axes, label: str) -> tuple[list[float], list[float]]:
-    (found,) = [each for each in panel.lines if each.get_label() == label]
-    return np.asarray(found.get_xdata()).tolist(), np.asarray(found.get_ydata()).tolist()
-
-
-def texts(figure: Figure) -> list[Text]:
-    """What is written, at its place on the page (ticks beyond an axis exist, but are not drawn)."""
-    drawn: dict[int, Text] = {}
-    draw = Text.draw
-
-    def note(self: Text, renderer: RendererBase) -> None:
-        if self.get_visible() and self.get_text():
-            drawn[id(self)] = self
-        draw(self, renderer)
-
-    with mock.patch.object(Text, "draw", note):
-        figure.draw_without_rendering()
-    return list(drawn.values())
-
-
-def overlapping(written: Sequence[Text]) -> list[tuple[str, str]]:
-    boxes = [(text.get_text(), text.get_window_extent()) for text in written]
-    pairs = itertools.combinations(boxes, 2)
-    return [(one, other) for (one, a), (other, b) in pairs if a.overlaps(b)]
-
-
-def clipped(figure: Figure, written: Sequence[Text]) -> list[str]:
-    page = figure.bbox.padded(1)
-    corners = ((text.get_text(), text.get_window_extent().corners()) for text in written)
-    return [text for text, points in corners if not all(page.contains(x, y) for x, y in points)]
-
-
 FIGURES = {
     "learning_curves": lambda: learning_curves(FIVE),
     "one epoch": lambda: learning_curves(result([fold(0, epochs=1)])),
@@ -131,9 +96,7 @@ FIGURES = {
 def test_every_axis_is_named_and_every_text_can_be_read(name: str) -> None:
     figure = FIGURES[name]()
     written = texts(figure)
-    for panel in figure.axes:
-        assert panel.get_ylabel()
-        assert panel.get_xlabel() or panel.get_label() == "<colorbar>"
+    assert not unnamed(figure)
     assert figure.get_suptitle() or figure.axes[0].get_title()
     assert not clipped(figure, written)
     assert not overlapping([text for text in written if text.get_rotation() == 0])
@@ -203,14 +166,14 @@ def test_losses_of_many_magnitudes_get_a_logarithmic_axis(smallest: float, scale
 
 def test_fold_scores_show_each_fold_the_mean_and_the_corrected_interval() -> None:
     panels = {panel.get_ylabel(): panel for panel in fold_scores(FIVE).axes}
-    assert list(panels) == [metric.name.replace("_", " ") for metric in metrics_of("multiclass")]
+    assert list(panels) == [metric_label(metric.name) for metric in metrics_of("multiclass")]
     panel, interval = panels["accuracy"], summarize([0.80, 0.81, 0.82, 0.83, 0.84], 80, 20)
     dots, mean = panel.lines
     assert np.asarray(dots.get_xydata()).tolist() == [[f.fold, f.scores["accuracy"]] for f in FIVE.folds]
     assert list(mean.get_ydata()) == pytest.approx([interval.mean] * 2)
     (band,) = panel.patches
     assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((interval.low, interval.high))
-    assert panel.get_title() == f"{interval.mean:.4f}  ({interval.low:.4f} … {interval.high:.4f})"
+    assert panel.get_title() == f"{interval.mean:.4f}\n{interval.low:.4f} … {interval.high:.4f}"
 
 
 def test_fold_scores_without_any_score_are_an_empty_panel() -> None:
@@ -230,7 +193,7 @@ def test_confusions_are_counted_by_true_and_predicted_class() -> None:
         share = counts[true][said] / sum(counts[true])
         assert shown[said, true] == f"{counts[true][said]}\n{share:.1%}"
         assert panel.images[0].get_array()[true, said] == pytest.approx(share)
-    assert f"{np.mean(chosen == targets):.2%} correct" in panel.get_title()
+    assert f"{np.mean(chosen == targets):.2%} correct" in figure.get_suptitle()
 
 
 def test_ten_classes_with_long_names_do_not_overlap() -> None:

@@ -195,3 +195,33 @@ def test_the_first_python_that_runs_is_used(project: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "-m venv" in (project / "log").read_text()
+
+
+def debian(project: Path, *, user: int, has: str) -> dict[str, str]:
+    """An environment that looks like Debian, where `has` is installed and apt-get writes down what it is asked for."""
+    programs = project / "programs"
+    executable(programs / "dpkg-query", f'#!/bin/sh\ncase "$*" in *" {has}") echo installed ;; *) exit 1 ;; esac\n')
+    executable(programs / "apt-get", '#!/bin/sh\necho "$@" >> "$LOG"\n')
+    executable(programs / "id", f"#!/bin/sh\necho {user}\n")
+    executable(programs / "sudo", "#!/bin/sh\nexit 1\n")
+    (project / "apt.txt").write_text("# a browser\nchromium\nchromium-driver # of the same version\n")
+    return {"PATH": f"{programs}:/usr/bin:/bin", "LOG": str(project / "log")}
+
+
+def test_missing_packages_of_debian_are_installed_once(ready: Path) -> None:
+    environment = debian(ready, user=0, has="chromium")
+    for _ in range(2):
+        done = make(ready, ".venv/.packages", **environment)
+        assert done.returncode == 0, done.stderr
+    (_, asked) = (ready / "log").read_text().splitlines()
+    assert asked.startswith("install")
+    assert asked.endswith(" chromium-driver")
+    assert "chromium chromium-driver" not in asked
+
+
+def test_who_may_not_install_packages_is_told_and_goes_on(ready: Path) -> None:
+    done = make(ready, ".venv/.packages", **debian(ready, user=1000, has="nothing"))
+
+    assert done.returncode == 0
+    assert "sudo apt-get install chromium chromium-driver" in done.stderr
+    assert not (ready / "log").exists()

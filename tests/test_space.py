@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+
 import optuna
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from pipeline.errors import ConfigError
 from pipeline.search.space import Space, fixed_part, read
+from pipeline.search.values import Numbers
+from pipeline.settings import compose, groups, takes
 
 GROUPS = {
     "optimizer": ["adam", "adamw", "sgd"],
@@ -228,3 +235,157 @@ def test_all_problems_come_in_one_message() -> None:
 def test_a_space_of_a_file_that_makes_no_sense_is_told(entry: dict[str, object], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         space_of(default=entry)
+
+
+# Settings that only some choices have ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real() -> Callable[..., Space]:
+    """Spaces over the groups of conf/, whose targets say what each choice takes."""
+    known, accepts = groups(), takes()
+    return lambda *overrides, **default: read(overrides, default, lambda group: known.get(group, []), accepts)
+
+
+MOMENTUM = ("optimizer=adam,sgd,rmsprop", "optimizer.momentum=interval(0.5,0.95)")
+BETAS = ("optimizer.betas=[0.9,0.999],[0.8,0.99]",)
+
+
+def test_a_setting_is_searched_with_the_choices_that_take_it_and_with_no_other(real: Callable[..., Space]) -> None:
+    space = real(*MOMENTUM, *BETAS)
+    assert space.describe() == {
+        "optimizer": "adam | sgd | rmsprop",
+        "optimizer.betas": "[0.9,0.999] | [0.8,0.99], with optimizer=adam",
+        "optimizer.momentum": "0.5 … 0.95, with optimizer=sgd,rmsprop",
+    }
+    for optimizer, expected in (("adam", "betas"), ("sgd", "momentum"), ("rmsprop", "momentum")):
+        _, overrides = ask(space, optimizer=optimizer)
+        assert [text.split("=")[0] for text in overrides] == ["optimizer", f"optimizer.{expected}"]
+        compose(overrides)
+
+
+def test_such_a_space_passes_the_check_that_composes_every_value(real: Callable[..., Space]) -> None:
+    tried: list[str] = []
+
+    def note(overrides: list[str]) -> None:
+        tried.append(" ".join(sorted(overrides)))
+        compose(overrides)
+
+    real(*MOMENTUM, *BETAS).check(note)
+    assert any("optimizer.momentum=0.95 optimizer=rmsprop" in line for line in tried)
+    assert not any("betas" in line and "momentum" in line for line in tried)
+
+
+def test_a_setting_that_no_choice_takes_is_told_not_dropped(real: Callable[..., Space]) -> None:
+    with pytest.raises(ConfigError, match=r"(?s)Adam takes no momentun.*SGD takes no momentun"):
+        real("optimizer=adam,sgd", "optimizer.momentun=choice(0.9)").check(compose)
+
+
+def test_a_choice_that_loads_nothing_has_no_settings(real: Callable[..., Space]) -> None:
+    space = real("scheduler=none,step", "scheduler.gamma=interval(0.1,0.9)")
+    assert space.describe()["scheduler.gamma"] == "0.1 … 0.9, with scheduler=step"
+    space.check(compose)
+
+
+def test_the_space_of_a_file_is_restricted_alike(real: Callable[..., Space]) -> None:
+    space = real(**{"optimizer": "adam,sgd", "optimizer.momentum": "interval(0.5,0.95)"})
+    assert space.describe()["optimizer.momentum"] == "0.5 … 0.95, with optimizer=sgd"
+    assert space.listed
+    assert not real(*MOMENTUM).listed
+
+
+# Lists by depth and width ---------------------------------------------------------------------------------------------
+
+LAYERS = ("model.hidden.depth=range(0,4)", "model.hidden.width=tag(log,int(interval(16,256)))")
+
+
+@pytest.mark.parametrize(("depth", "width", "expected"), [(0, 16, "[]"), (1, 99, "[99]"), (3, 64, "[64,64,64]")])
+def test_a_depth_and_a_width_make_one_list(depth: int, width: int, expected: str) -> None:
+    trial, overrides = ask(space_of(*LAYERS), model__hidden__depth=depth, model__hidden__width=width)
+    assert overrides == [f"model.hidden={expected}"]
+    assert compose(overrides).model.hidden == [width] * depth
+    assert trial.distributions == {
+        "model.hidden.depth": IntDistribution(0, 3),
+        "model.hidden.width": IntDistribution(16, 256, log=True),
+    }
+
+
+def test_lists_are_checked_at_the_ends_of_both() -> None:
+    tried: list[str] = []
+    space_of("model.hidden.depth=range(1,3)", "model.hidden.width=8,32").check(lambda texts: tried.extend(texts))
+    assert {*tried} == {"model.hidden=[8]", "model.hidden=[32]", "model.hidden=[8,8]", "model.hidden=[32,32]"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (LAYERS[:1], "model.hidden.depth needs model.hidden.width beside it"),
+        (LAYERS[1:], "model.hidden.width needs model.hidden.depth beside it"),
+        ((*LAYERS, "model.hidden=[64]"), "as a whole and by its depth"),
+        ((*LAYERS, "model.hidden=[64],[32]"), "as a whole and by its width"),
+        (("model.hidden.depth=interval(1,3)", LAYERS[1]), "must be whole numbers from 0 on"),
+        (("model.hidden.depth=range(-1,3)", LAYERS[1]), "must be whole numbers from 0 on"),
+    ],
+)
+def test_half_a_list_is_told(overrides: tuple[str, ...], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        space_of(*overrides)
+
+
+# Grids, places, distributions -----------------------------------------------------------------------------------------
+
+EVERY_KIND = (
+    "activation=relu,tanh",
+    "model.dropout=interval(0,0.5)",
+    "optimizer.lr=tag(log,interval(1e-4,1e-1))",
+    "optimizer.weight_decay=range(0.0,0.35,0.1)",
+    "trainer.batch_size=tag(log,int(interval(16,128)))",
+    "trainer.max_epochs=range(2,9,3)",
+)
+
+
+def test_distributions_are_those_that_a_trial_records() -> None:
+    trial, _ = ask(space_of(*EVERY_KIND))
+    assert {d.name: d.values.distribution() for d in space_of(*EVERY_KIND).dimensions} == trial.distributions
+
+
+@given(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True))
+def test_places_lead_to_values_of_the_dimension_in_order(one: float, other: float) -> None:
+    for dimension in space_of(*EVERY_KIND).dimensions:
+        values, distribution = dimension.values, dimension.values.distribution()
+        at = [values.at(place) for place in sorted((one, other))]
+        assert all(distribution._contains(distribution.to_internal_repr(value)) for value in at)
+        if isinstance(values, Numbers):
+            assert at[0] <= at[1]
+            assert values.holds(at[0])
+            assert 0 <= values.place(at[0]) <= 1
+
+
+def test_whole_numbers_and_steps_have_equal_room() -> None:
+    counts = Counter(Numbers(2, 8, integer=True, step=3.0).at((n + 0.5) / 300) for n in range(300))
+    assert counts == {2: 100, 5: 100, 8: 100}
+    ends = [Numbers(16, 128, integer=True, log=True).at(place) for place in (0.0, 1 - 1e-12)]
+    assert ends == [16, 128]
+
+
+def test_a_grid_holds_every_combination_that_exists() -> None:
+    points = space_of("optimizer=adam,sgd", "model.dropout=range(0.0,0.3,0.1)").points()
+    assert {(point["optimizer"], round(point["model.dropout"], 6)) for point in points} == {
+        (name, rate) for name in ("adam", "sgd") for rate in (0.0, 0.1, 0.2)
+    }
+    conditional = space_of(default={"optimizer": "adam,sgd", "optimizer.lr": {"sgd": "0.1,0.2"}}).points()
+    assert conditional == [
+        {"optimizer": "adam"},
+        {"optimizer": "sgd", "optimizer.lr[sgd]": "0.1"},
+        {"optimizer": "sgd", "optimizer.lr[sgd]": "0.2"},
+    ]
+
+
+def test_a_grid_has_one_linear_model_whatever_its_width() -> None:
+    points = space_of("model.hidden.depth=range(0,3)", "model.hidden.width=8,16").points()
+    assert len(points) == 1 + 2 + 2
+
+
+def test_a_grid_that_nobody_finishes_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"more than 100,000 points.*search/sampler=qmc"):
+        space_of("trainer.batch_size=int(interval(1,999))", "trainer.max_epochs=int(interval(1,200))").points()

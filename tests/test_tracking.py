@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
 import multiprocessing
+import os
+import shlex
 import shutil
 import signal
 import socket
@@ -15,13 +18,17 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
+import pandas
 import pytest
 import yaml
+from mlflow.data.schema import TensorDatasetSchema
 
 from pipeline.data import Dataset
 from pipeline.engines import Fitted
@@ -29,12 +36,12 @@ from pipeline.errors import StoreError
 from pipeline.experiment import Outcome
 from pipeline.figures import search_importance
 from pipeline.folds import Plan, Replica, Scaling, Split
+from pipeline.predictions import Predictions
 from pipeline.results import REFIT, Epoch, FoldResult, RunResult, Status
 from pipeline.settings import Settings, TrackingSettings, compose
 from pipeline.statistics import summarize
-from pipeline.tracking import Tracker, check, deep_link, newest_experiment, store_uri
-
-mlflow = pytest.importorskip("mlflow")
+from pipeline.tracking import QUESTIONS, Tracker, check, link, newest_experiment, store_uri, tables, writer
+from pipeline.tracking.store import Address, Store
 
 FOLDS, EPOCHS = 3, 4
 
@@ -119,9 +126,11 @@ def observe(on_epoch: Callable[[list[Epoch]], Any], folds: list[FoldResult]) -> 
 def record(settings: Settings, folds: list[FoldResult] | None = None, parent: str | None = "a study") -> str:
     """Record one finished trial, by default one of a study (without pictures), and return its run's id."""
     folds = folds or [fold_result(fold) for fold in range(FOLDS)]
-    with Tracker(settings).trial(parent=parent, overrides=["data=digits"]) as run:
+    tracker = Tracker(settings)
+    with tracker.trial(parent=parent, overrides=["data=digits"]) as run:
         observe(run.on_epoch, folds)
         run.finish(outcome_of(settings, folds))
+    tracker.wait()
     return run.run_id
 
 
@@ -141,10 +150,7 @@ def curve(client: Any, run_id: str, name: str) -> dict[int, float]:
 # What is recorded -----------------------------------------------------------------------------------------------------
 
 
-def test_the_tree_is_trial_over_folds_and_final(
-    settings: Settings, client: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.tracking.of_outcome", lambda _: {})  # pictures take their time
+def test_the_tree_is_trial_over_folds_and_final(settings: Settings, client: Any) -> None:
     folds = [fold_result(fold) for fold in range(FOLDS)]
     with Tracker(settings).trial() as run:
         run.finish(outcome_of(settings, folds, refit=True))
@@ -154,7 +160,7 @@ def test_the_tree_is_trial_over_folds_and_final(
     assert "mlflow.parentRunId" not in trial.data.tags
     below = children(client, run.run_id)
     assert [(r.info.run_name, r.data.tags["level"]) for r in below] == [
-        ("final", "final"),
+        ("final · adam · he · relu", "final"),
         ("fold 0", "fold"),
         ("fold 1", "fold"),
         ("fold 2", "fold"),
@@ -171,6 +177,7 @@ def test_a_fold_holds_its_epochs_and_scores(settings: Settings, client: Any) -> 
     assert curve(client, fold.info.run_id, "val/accuracy") == {e.epoch: e.scores["accuracy"] for e in expected}
     scores = {name: value for name, value in fold.data.metrics.items() if name.startswith("cv/")}
     assert scores == {"cv/accuracy": 0.92, "cv/log_loss": pytest.approx(0.26)}
+    assert fold.data.tags["best_epoch"] == str(EPOCHS)
 
 
 def test_a_trial_holds_means_over_folds_and_the_corrected_interval(settings: Settings, client: Any) -> None:
@@ -198,6 +205,9 @@ def test_the_final_run_holds_test_scores_and_the_experiments_files(settings: Set
     output = Path(settings.output)
     (output / "model").mkdir(parents=True)
     (output / "model" / "weights.npz").write_bytes(b"weights")
+    (output / "figures").mkdir()
+    (output / "figures" / "learning_curves.png").write_bytes(b"a picture")
+    (output / "report.html").write_text("<p>A page</p>")
     (output / "predictions.npz").write_bytes(b"predictions")
     (output / ".hydra").mkdir()
     (output / "train.log").write_text("noise")
@@ -205,21 +215,28 @@ def test_the_final_run_holds_test_scores_and_the_experiments_files(settings: Set
         observe(run.on_epoch, [fold_result(fold) for fold in range(FOLDS)])
         run.finish(outcome_of(settings, [fold_result(fold) for fold in range(FOLDS)], refit=True))
     final = children(client, run.run_id)[0]
-    assert {n: v for n, v in final.data.metrics.items() if n.startswith("test/")} == {
-        "test/accuracy": 0.91,
-        "test/log_loss": 0.28,
-    }
+    scores = {name: value for name, value in final.data.metrics.items() if name.startswith(("test/", "cv/"))}
+    assert scores == pytest.approx(
+        {"test/accuracy": 0.91, "test/log_loss": 0.28, "cv/accuracy": 0.91, "cv/log_loss": 0.28}
+    )
     assert curve(client, final.info.run_id, "train/loss") == {e.epoch: e.train_loss for e in history(REFIT)}
-    assert {file.path for file in client.list_artifacts(final.info.run_id)} == {"model", "figures", "predictions.npz"}
-    assert [file.path for file in client.list_artifacts(final.info.run_id, "model")] == ["model/weights.npz"]
-    assert {file.path for file in client.list_artifacts(run.run_id, "figures")} == {
-        f"figures/{name}.png" for name in ("learning_curves", "fold_scores", "confusion_validation", "confusion_test")
+    assert {file.path for file in client.list_artifacts(final.info.run_id)} == {
+        "model",
+        "figures",
+        "predictions.npz",
+        "report.html",
+        "result.json",
     }
+    assert [file.path for file in client.list_artifacts(final.info.run_id, "model")] == ["model/weights.npz"]
+    files = {file.path for file in client.list_artifacts(run.run_id)}
+    assert files & {"model", "figures", "predictions.npz", "report.html"} == {"figures", "report.html"}
+    assert [file.path for file in client.list_artifacts(run.run_id, "figures")] == ["figures/learning_curves.png"]
 
 
 def test_parameters_are_flat_and_named_as_in_an_override(settings: Settings, client: Any) -> None:
     parameters = client.get_run(record(settings)).data.params
-    assert parameters["optimizer"] == "torch.optim.Adam"
+    assert (parameters["optimizer"], parameters["optimizer._target_"]) == ("adam", "torch.optim.Adam")
+    assert (parameters["activation"], parameters["initializer"]) == ("relu", "he")
     assert parameters["optimizer.lr"] == "0.01"
     assert parameters["model.hidden"] == "[8, 4]"
     assert parameters["seed"] == "0"
@@ -240,21 +257,25 @@ def test_a_trial_can_be_reproduced_from_its_files(settings: Settings, client: An
     assert facts["wall_seconds"] == 12.5
     assert facts["versions"]["mlflow"] == mlflow.__version__
     assert facts["hardware"]["cpus"] >= 1
-    inputs = client.get_run(run_id).inputs.dataset_inputs
-    assert [(i.dataset.name, i.dataset.digest) for i in inputs] == [("digits", "ab12")]
 
 
 def test_the_note_tells_a_person_what_came_of_it(settings: Settings, client: Any) -> None:
-    with Tracker(settings).trial(parent="a study") as run:
+    tracker = Tracker(settings)
+    with tracker.trial(parent="a study") as run:
         run.finish(outcome_of(settings, [fold_result(fold) for fold in range(FOLDS)], refit=True))
+    tracker.wait()
     note = client.get_run(run.run_id).data.tags["mlflow.note.content"]
     cv = summarize([0.90, 0.91, 0.92], 80, 40)
-    assert f"| **accuracy** | 0.9100 | {cv.low:.4f} … {cv.high:.4f} | 0.0100 | 0.9100 |" in note
+    interval = f"{cv.low:.4f} … {cv.high:.4f}"
+    assert note.startswith(f"**accuracy 0.9100** ({interval}, on test rows 0.9100) by mlp 8-4 · relu · he · adam")
+    assert f"| **accuracy** | 0.9100 | {interval} | 0.0100 | 0.9100 |" in note.replace("&emsp;", "")
     assert "on digits (1,090 development rows, 30 test rows), stratified 3-fold cross-validation" in note
     assert "Nadeau and Bengio 2003" in note
     assert "- 30 test rows were scored once." in note
-    command = next(line for line in note.splitlines() if line.startswith("python scripts/train.py"))
-    assert "optimizer.lr=0.01" in command
+    command = note.split("```sh\n")[1].split("```")[0]
+    assert "optimizer.lr=0.01" in shlex.split(command)
+    assert shlex.split(command)[:2] == ["python", "scripts/train.py"]
+    assert max(map(len, command.splitlines())) < 95  # a longer line widens MLflow's page beyond the screen
 
 
 def test_tags_of_the_settings_are_on_every_run(settings: Settings, client: Any) -> None:
@@ -266,12 +287,14 @@ def test_tags_of_the_settings_are_on_every_run(settings: Settings, client: Any) 
 def test_epochs_carry_the_time_they_were_recorded(settings: Settings, client: Any) -> None:
     folds = [fold_result(fold) for fold in range(FOLDS)]
     before = time.time() * 1000
-    with Tracker(settings).trial(parent="a study") as run:
+    tracker = Tracker(settings)
+    with tracker.trial(parent="a study") as run:
         run.on_epoch([fold.history[0] for fold in folds])
         time.sleep(0.05)
         between = time.time() * 1000
         run.on_epoch([fold.history[1] for fold in folds])
         run.finish(outcome_of(settings, [replace(fold, history=fold.history[:2]) for fold in folds]))
+    tracker.wait()
     for run_id in (run.run_id, children(client, run.run_id)[0].info.run_id):
         first, second = client.get_metric_history(run_id, "val/loss")
         assert before - 1 <= first.timestamp < between - 40
@@ -279,8 +302,10 @@ def test_epochs_carry_the_time_they_were_recorded(settings: Settings, client: An
 
 
 def test_epochs_that_nobody_saw_are_dated_back(settings: Settings, client: Any) -> None:
-    with Tracker(settings).trial(parent="a study") as run:
+    tracker = Tracker(settings)
+    with tracker.trial(parent="a study") as run:
         run.finish(outcome_of(settings, [fold_result(fold) for fold in range(FOLDS)]))
+    tracker.wait()
     times = [point.timestamp for point in client.get_metric_history(run.run_id, "train/loss")]
     assert np.diff(times).tolist() == [500] * (EPOCHS - 1)
 
@@ -336,43 +361,292 @@ def test_an_exception_marks_the_run_and_goes_on(
 def test_the_curve_grows_while_it_trains(settings: Settings, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folds = [fold_result(fold) for fold in range(FOLDS)]
     monkeypatch.setattr("pipeline.tracking._FLUSH_EVERY", 0.0)
-    with Tracker(settings).trial(parent="a study") as run:
-        assert run.on_epoch([fold.history[0] for fold in folds]) is None
-        assert list(curve(client, run.run_id, "val/accuracy")) == [1]
-        run.on_epoch([fold.history[1] for fold in folds[:2]])  # a fold is missing: its mean would mislead
-        assert list(curve(client, run.run_id, "val/accuracy")) == [1]
-        run.on_epoch([folds[2].history[1]])
-        assert list(curve(client, run.run_id, "val/accuracy")) == [1, 2]
+    tracker = Tracker(settings)
+    with tracker.trial(parent="a study") as run:
+
+        def epochs_after(records: list[Epoch]) -> list[int]:
+            assert run.on_epoch(records) is None
+            tracker.wait()
+            return list(curve(client, run.run_id, "val/accuracy"))
+
+        assert epochs_after([fold.history[0] for fold in folds]) == [1]
+        assert epochs_after([fold.history[1] for fold in folds[:2]]) == [1]  # a mean of two folds would mislead
+        assert epochs_after([folds[2].history[1]]) == [1, 2]
         run.finish(outcome_of(settings, folds))
+    tracker.wait()
     of_folds = np.array([[e.scores["accuracy"] for e in history(fold)] for fold in range(FOLDS)])
     assert list(curve(client, run.run_id, "val/accuracy").values()) == pytest.approx(of_folds.mean(axis=0))
 
 
 def test_a_trial_hears_only_its_own_records(settings: Settings, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.tracking._FLUSH_EVERY", 0.0)
-    with Tracker(settings).trial(number=7) as run:
+    tracker = Tracker(settings)
+    with tracker.trial(number=7) as run:
         others = [replace(history(fold, trial=6)[0], train_loss=50.0) for fold in range(FOLDS)]
         run.on_epoch([*(history(fold, trial=7)[0] for fold in range(FOLDS)), *others])
+        tracker.wait()
         assert curve(client, run.run_id, "train/loss") == {1: pytest.approx(3.0)}
 
 
-def test_logging_costs_little(settings: Settings) -> None:
-    """A trial of a search, 5 folds of 10 epochs, takes 0.1 s; CPU time, since other tests may run beside this one."""
+def test_several_trials_are_under_way_at_once(settings: Settings, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a search that trains trials in one stack: begun one by one, heard in turns, ended in any order."""
+    monkeypatch.setattr("pipeline.tracking._FLUSH_EVERY", 0.0)
+    trackers = {number: Tracker(settings) for number in range(3)}
+    contexts = {n: tracker.trial(parent="a study", number=n, overrides=[]) for n, tracker in trackers.items()}
+    runs = {number: context.__enter__() for number, context in contexts.items()}
+
+    def heard(number: int, fold: int) -> FoldResult:
+        epochs = history(fold, trial=number)
+        return fold_result(fold, history=tuple(replace(e, train_loss=10.0 * number + e.epoch) for e in epochs))
+
+    folds = {number: [heard(number, fold) for fold in range(FOLDS)] for number in runs}
+    for epoch in range(EPOCHS):
+        for number, run in runs.items():
+            run.on_epoch([fold.history[epoch] for fold in folds[number]])
+    for number in (1, 2, 0):
+        runs[number].finish(outcome_of(settings, folds[number]))
+        contexts[number].__exit__(None, None, None)
+    trackers[0].wait()
+    for number, run in runs.items():
+        expected = {epoch: pytest.approx(10.0 * number + epoch) for epoch in range(1, EPOCHS + 1)}
+        assert curve(client, run.run_id, "train/loss") == expected
+        assert len(children(client, run.run_id)) == FOLDS
+        assert client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_a_trial_of_a_study_hardly_waits_for_the_store(settings: Settings) -> None:
+    """5 folds of 10 epochs take the store 0.1 s; CPU time of this process: other tests may run beside it."""
     five = settings.model_copy(update={"validation": settings.validation.model_copy(update={"folds": 5})})
     folds = [fold_result(fold, history=history(fold, epochs=10)) for fold in range(5)]
-    record(five, folds)  # imports, and what is found out once per process
+    outcome = outcome_of(five, folds)
+    tracker = Tracker(five)
     seconds = []
-    for _ in range(3):
+    for number in range(5):
         start = time.process_time()
-        record(five, folds)
+        with tracker.trial(parent="a study", number=number, overrides=["data=digits"]) as run:
+            observe(run.on_epoch, folds)
+            run.finish(outcome)
         seconds.append(time.process_time() - start)
-    assert min(seconds) < 0.3
+    tracker.wait()
+    assert min(seconds) < 0.03
+
+
+# The process that writes ----------------------------------------------------------------------------------------------
+
+TRAINING = """
+import sys, time
+from pipeline.settings import Settings
+from pipeline.tracking import Tracker
+
+tracker = Tracker(Settings.model_validate_json(sys.stdin.read()))
+with tracker.study("s") as study, tracker.trial(parent=study.run_id, overrides=[]) as run:
+    print(study.run_id, run.run_id, flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def training(settings: Settings) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """A process that trains, and the ids of its study and trial."""
+    with subprocess.Popen(
+        [sys.executable, "-c", TRAINING],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(settings.model_dump_json(by_alias=True))
+        process.stdin.close()
+        yield process, process.stdout.readline().split()
+        process.kill()
+
+
+def statuses(client: Any, run_ids: list[str], expected: str) -> list[str]:
+    """Of the runs, as soon as all are as expected, at the latest after some seconds."""
+    deadline = time.monotonic() + 20
+    while (found := [client.get_run(run_id).info.status for run_id in run_ids]) != [expected] * len(run_ids):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    return found
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_was_at_is_marked_so(settings: Settings, client: Any) -> None:
+    with training(settings) as (process, runs):
+        assert statuses(client, runs, "RUNNING") == ["RUNNING"] * 2
+        process.kill()
+        assert statuses(client, runs, "KILLED") == ["KILLED"] * 2
+    assert client.get_run(runs[1]).data.tags["status"] == "killed"
+
+
+@pytest.mark.slow
+def test_an_interrupted_process_says_so_itself(settings: Settings, client: Any) -> None:
+    with training(settings) as (process, runs):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == -signal.SIGINT
+        assert [client.get_run(run_id).info.status for run_id in runs] == ["KILLED"] * 2
+        assert client.get_run(runs[1]).data.tags["error"] == "KeyboardInterrupt: "
+
+
+def test_training_goes_on_when_the_process_that_writes_is_gone(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.tracking.writer._processes", {})
+    monkeypatch.setattr("pipeline.tracking.writer._addresses", {})
+    tracker = Tracker(settings)
+    with caplog.at_level(logging.WARNING), tracker.trial(parent="a study", overrides=[]) as run:
+        tracker.wait()
+        writer._process()._process.kill()
+        run.finish(outcome_of(settings, [fold_result(fold) for fold in range(FOLDS)]))
+    tracker.wait()
+    assert "the process that writes to it has ended" in caplog.text
+    assert (tmp_path / "output" / "result.json").is_file()
+    with pytest.raises(StoreError, match="has ended"):
+        run.run_id  # noqa: B018
+
+
+def test_a_run_whose_process_died_with_its_machine_can_be_given_up(settings: Settings, client: Any) -> None:
+    """By its key, which is known before the run is; one that has ended stays as it is."""
+    tracker = Tracker(settings)
+    begun, ended = tracker.trial(parent="a study", overrides=[]).__enter__(), record(settings)
+    for run in (begun.key, ended):
+        tracker.abandon(run)
+    tracker.wait()
+    assert client.get_run(begun.run_id).info.status == "KILLED"
+    assert client.get_run(ended).info.status == "FINISHED"
+
+
+# Predictions and data -------------------------------------------------------------------------------------------------
+
+
+def artifact(client: Any, run_id: str, name: str, folder: Path) -> Path:
+    return Path(client.download_artifacts(run_id, name, str(folder)))
+
+
+def test_out_of_fold_answers_are_a_table(settings: Settings, client: Any, tmp_path: Path) -> None:
+    tracker, folds = Tracker(settings), [fold_result(fold) for fold in range(FOLDS)]
+    outcome = outcome_of(settings, folds)
+    with tracker.trial(parent="a study", overrides=[]) as run:
+        run.finish(outcome)
+    tracker.wait()
+    table = pandas.read_parquet(artifact(client, run.run_id, "out_of_fold.parquet", tmp_path))
+    assert list(table) == ["row", "fold", "target", "predicted", "p_no", "p_yes"]
+    assert table["row"].tolist() == list(range(FOLDS * 18))
+    assert table["fold"].tolist() == [fold for fold in range(FOLDS) for _ in range(18)]
+    names = np.array(["no", "yes"])
+    values = np.concatenate([fitted.predictions for fitted in outcome.fitted])
+    assert table["target"].tolist() == names[outcome.data.targets[: FOLDS * 18]].tolist()
+    assert table["predicted"].tolist() == names[values.argmax(axis=1)].tolist()
+    np.testing.assert_array_equal(table[["p_no", "p_yes"]].to_numpy(), values.astype(np.float32))
+
+
+def test_the_worst_mistakes_are_a_table_in_the_ui(settings: Settings, client: Any, tmp_path: Path) -> None:
+    tracker, folds = Tracker(settings), [fold_result(fold) for fold in range(FOLDS)]
+    outcome = outcome_of(settings, folds)
+    with tracker.trial(parent="a study", overrides=[]) as run:
+        run.finish(outcome)
+    tracker.wait()
+    shown = json.loads(client.get_run(run.run_id).data.tags["mlflow.loggedArtifacts"])
+    assert shown == [{"path": "mistakes.json", "type": "table"}]
+    table = pandas.read_json(artifact(client, run.run_id, "mistakes.json", tmp_path), orient="split")
+    values = np.concatenate([fitted.predictions for fitted in outcome.fitted])
+    targets = outcome.data.targets[: len(values)]
+    wrong = np.flatnonzero(values.argmax(axis=1) != targets)
+    worst_first = wrong[np.argsort(values[wrong, targets[wrong]])]
+    assert table["row"].tolist() == worst_first.tolist()
+    assert set(zip(table["target"], table["predicted"], strict=True)) == {("no", "yes"), ("yes", "no")}
+
+
+def test_answers_of_a_regression_are_values() -> None:
+    answers = Predictions(np.array([4, 7]), np.array([0, 1]), np.float32([1.0, 2.0]), np.float32([[1.5], [1.0]]))
+    table = pandas.read_parquet(io.BytesIO(tables.out_of_fold(answers, [])))
+    assert table.to_dict("list") == {"row": [4, 7], "fold": [0, 1], "target": [1.0, 2.0], "predicted": [1.5, 1.0]}
+    shown = json.loads(tables.mistakes(answers, []))
+    assert shown["columns"] == ["row", "fold", "target", "predicted", "error"]
+    assert shown["data"] == [[7, 1, 2.0, 1.0, -1.0], [4, 0, 1.0, 1.5, 0.5]]
+
+
+@pytest.mark.parametrize("why", ["pruned", "scored on the rows that taught it"])
+def test_where_nothing_is_out_of_fold_there_is_no_table(settings: Settings, client: Any, why: str) -> None:
+    scored = {"status": Status.PRUNED, "scores": {}} if why == "pruned" else {}
+    method = "stratified" if why == "pruned" else "resubstitution"
+    rules = settings.validation.model_copy(update={"method": method})
+    run_id = record(settings.model_copy(update={"validation": rules}), [fold_result(0, **scored)])
+    files = {file.path for file in client.list_artifacts(run_id)}
+    assert "result.json" in files
+    assert not files & {"out_of_fold.parquet", "mistakes.json"}
+
+
+@pytest.mark.parametrize(
+    ("origin", "kind"),
+    [("https://host/data", "http"), ("/usr/share/datasets", "local"), ("scikit-learn 1.9", "code")],
+)
+def test_the_data_is_an_mlflow_data_set(settings: Settings, client: Any, origin: str, kind: str) -> None:
+    tracker, folds = Tracker(settings), [fold_result(fold) for fold in range(FOLDS)]
+    outcome = outcome_of(settings, folds)
+    with tracker.trial(parent="a study", overrides=[]) as run:
+        run.finish(replace(outcome, data=replace(outcome.data, origin=origin)))
+    tracker.wait()
+    (found,) = client.get_run(run.run_id).inputs.dataset_inputs
+    assert [(tag.key, tag.value) for tag in found.tags] == [("mlflow.data.context", "training")]
+    assert (found.dataset.name, found.dataset.digest) == ("digits", "ab12")
+    assert found.dataset.source_type == kind
+    assert origin in json.dumps(mlflow.data.get_source(found).to_dict())
+    schema = TensorDatasetSchema.from_dict(json.loads(found.dataset.schema))
+    assert schema.features.inputs[0].shape == (-1, 2)
+    assert json.loads(found.dataset.profile)["test_rows"] == 30
+
+
+# The runs table -------------------------------------------------------------------------------------------------------
+
+
+def state_of(client: Any, view: str) -> dict[str, Any]:
+    """A view of the experiment's runs table, as its page reads it."""
+    tags = client.get_experiment_by_name("digits").tags
+    envelope = json.loads(tags[f"mlflow.sharedViewState.{view}"])
+    assert envelope["name"] == QUESTIONS[view]
+    return dict(json.loads(envelope["state"]))
+
+
+def test_the_table_shows_what_tells_trials_apart(client: Any, settings: Settings) -> None:
+    """The score first, then what was varied; not what follows from it, as betas and the schedule's peak do."""
+    for lr, optimizer in ((0.1, "sgd"), (0.2, "sgd"), (0.3, "adam"), (0.4, "adam")):
+        chosen = compose(["data=digits", f"optimizer={optimizer}", f"optimizer.lr={lr}"])
+        record(settings.model_copy(update={"optimizer": chosen.optimizer, "scheduler": chosen.scheduler}))
+    newest_experiment(store_uri())
+    view = state_of(client, "trials")
+    assert view["searchFilter"] == "tags.level = 'trial'"
+    assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`cv/accuracy`", False)
+    scores = [f"metrics.`cv/accuracy{suffix}`" for suffix in ("", "_ci_low", "_ci_high")]
+    varied = [f"params.`{name}`" for name in ("activation", "initializer", "optimizer", "optimizer.lr")]
+    assert view["selectedColumns"] == [*scores, *varied, "tags.`status`"]
+    assert client.search_runs(["1"], view["searchFilter"], order_by=[f"{view['orderByKey']} DESC"])
+
+
+def test_less_is_better_in_a_table_of_errors(settings: Settings, client: Any) -> None:
+    run_id = record(settings)
+    client.set_tag(run_id, "primary", "rmse")
+    newest_experiment(store_uri())
+    view = state_of(client, "trials")
+    assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`cv/rmse`", True)
+
+
+def test_views_fit_into_a_tag(settings: Settings, client: Any) -> None:
+    for number in range(2):
+        tagged = {f"p{at:02d} with a name as long as MLflow takes{'x' * 150}": str(number) for at in range(40)}
+        run_id = record(settings)
+        client.log_batch(run_id, params=[mlflow.entities.Param(name, value) for name, value in tagged.items()])
+    newest_experiment(store_uri())
+    assert state_of(client, "trials")["orderByKey"] == "metrics.`cv/accuracy`"
 
 
 # Studies --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_study_stands_above_its_trials_and_the_final_fit(settings: Settings, client: Any) -> None:
+def test_a_study_stands_above_its_trials_and_the_final_fit(settings: Settings, client: Any, tmp_path: Path) -> None:
     tracker = Tracker(settings)
     folds = [fold_result(fold) for fold in range(FOLDS)]
     with tracker.study("s1", "Twenty trials.") as study:
@@ -381,14 +655,21 @@ def test_a_study_stands_above_its_trials_and_the_final_fit(settings: Settings, c
                 trial.finish(outcome_of(settings, folds))
         best = outcome_of(settings, folds, refit=True)
         tracker.final(best, study.run_id)
-        study.finish(best, {"importance": search_importance({"optimizer.lr": 1.0})})
+        pages = {"report.html": "<p>All of them</p>"}
+        study.finish(best, {"importance": search_importance({"optimizer.lr": 1.0})}, pages=pages)
     run = client.get_run(study.run_id)
     assert (run.info.run_name, run.data.tags["level"], run.data.tags["study"]) == ("study s1", "study", "s1")
     assert run.data.metrics["best/cv/accuracy"] == pytest.approx(0.91)
     assert "Twenty trials." in run.data.tags["mlflow.note.content"]
     assert [file.path for file in client.list_artifacts(study.run_id, "figures")] == ["figures/importance.png"]
+    assert artifact(client, study.run_id, "report.html", tmp_path).read_text() == "<p>All of them</p>"
     below = children(client, study.run_id)
-    assert [r.info.run_name for r in below] == ["final", "trial 00 · adam · he · relu", "trial 01 · adam · he · relu"]
+    assert [r.info.run_name for r in below] == [
+        "final · adam · he · relu",
+        "trial 00 · adam · he · relu",
+        "trial 01 · adam · he · relu",
+    ]
+    assert [i.dataset.digest for i in run.inputs.dataset_inputs] == ["ab12"]
     assert below[0].data.metrics["test/accuracy"] == 0.91
     assert {r.data.tags["level"] for r in children(client, below[1].info.run_id)} == {"fold"}
 
@@ -444,7 +725,7 @@ def test_only_the_first_of_several_training_processes_records(
     assert record(settings) == ""
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert record(settings)
-    assert len(client.search_runs([Tracker(settings)._store.experiment_id])) == FOLDS + 1
+    assert len(client.search_runs([client.get_experiment_by_name("digits").experiment_id])) == FOLDS + 1
 
 
 def use(settings: Settings, uri: str) -> Settings:
@@ -479,53 +760,64 @@ def test_a_store_that_cannot_be_used_is_told_in_seconds(
     for uri in uris:
         start = time.perf_counter()
         with pytest.raises(StoreError, match=r"tracking\.uri=.*MLFLOW_TRACKING_URI.*tracking=null") as caught:
-            Tracker(use(settings, uri))
+            check(uri)
         assert time.perf_counter() - start < 3
         assert uri.replace("secret", "…") in str(caught.value)
-        with pytest.raises(StoreError):
-            check(uri)
+        if str(silent_port) not in uri:  # the process that writes gives it its full 5 s
+            for begin in (Tracker(use(settings, uri)).trial(), Tracker(use(settings, uri)).study("s")):
+                with pytest.raises(StoreError, match=r"tracking\.uri=.*"), begin:
+                    pytest.fail("training must not begin")
 
 
 def test_a_deleted_experiment_and_one_of_a_server_are_told(settings: Settings, client: Any) -> None:
-    Tracker(settings)
+    record(settings)
     client.delete_experiment(client.get_experiment_by_name("digits").experiment_id)
+    # A folder of its own, because a process opens a store once.
     with pytest.raises(StoreError, match="mlflow experiments restore"):
-        Tracker(settings)
+        Store(Address.of(settings))
     client.create_experiment("served", artifact_location="mlflow-artifacts:/1")
-    with pytest.raises(StoreError, match="created by an MLflow server"):
-        Tracker(settings.model_copy(update={"task_name": "served"}))
+    served = settings.model_copy(update={"task_name": "served"})
+    with pytest.raises(StoreError, match="created by an MLflow server"), Tracker(served).trial():
+        pytest.fail("training must not begin")
+
+
+@contextmanager
+def broken(database: Path) -> Iterator[None]:
+    """A store that cannot keep metrics."""
+    for names in (("metrics", "gone"), ("gone", "metrics")):
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute(f"alter table {names[0]} rename to {names[1]}")
+        if names[0] == "metrics":
+            yield
 
 
 def test_a_store_that_fails_after_training_costs_a_warning_and_no_result(
     settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING), Tracker(settings).trial() as run:
-        with sqlite3.connect(tmp_path / "mlflow.db") as database:
-            database.execute("drop table metrics")
-        database.close()
+    with caplog.at_level(logging.WARNING), Tracker(settings).trial() as run, broken(tmp_path / "mlflow.db"):
         run.finish(outcome_of(settings, [fold_result(fold) for fold in range(FOLDS)]))
+        writer._process().drain()
     saved = Path(settings.output) / "result.json"
     assert str(saved) in caplog.text
     assert RunResult.from_json(saved.read_text()).folds[0] == fold_result(0)
 
 
 def test_a_store_that_fails_while_it_trains_does_not_stop_it(
-    settings: Settings, client: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    settings: Settings, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folds = [fold_result(fold) for fold in range(FOLDS)]
+    """It is told once, and what the curve lacks is filled in when the trial ends."""
+    tracker, folds = Tracker(settings), [fold_result(fold) for fold in range(FOLDS)]
     monkeypatch.setattr("pipeline.tracking._FLUSH_EVERY", 0.0)
-    with Tracker(settings).trial(parent="a study") as run:
-        with monkeypatch.context() as broken, caplog.at_level(logging.WARNING):
-            broken.setattr(mlflow.MlflowClient, "log_batch", _disconnected)
-            run.on_epoch([fold.history[0] for fold in folds])
-            run.on_epoch([fold.history[1] for fold in folds])
+    with tracker.trial(parent="a study") as run:
+        tracker.wait()
+        with broken(tmp_path / "mlflow.db"), caplog.at_level(logging.WARNING):
+            for epoch in range(3):
+                run.on_epoch([fold.history[epoch] for fold in folds])
+                tracker.wait()
         assert caplog.text.count("appears when it ends") == 1
         run.finish(outcome_of(settings, folds))
+    tracker.wait()
     assert len(curve(client, run.run_id, "val/loss")) == EPOCHS
-
-
-def _disconnected(*_: Any, **__: Any) -> None:
-    raise ConnectionError("gone")
 
 
 def test_check_says_what_a_store_holds(settings: Settings, tmp_path: Path) -> None:
@@ -548,10 +840,11 @@ def test_the_link_opens_the_runs_table_of_the_newest_experiment(
     record(settings.model_copy(update={"task_name": "later"}))
     newest = newest_experiment(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert newest == client.get_experiment_by_name("later").experiment_id
-    assert deep_link("7") == (
-        "http://127.0.0.1:5000/#/experiments/7/runs?workflowType=machine_learning&compareRunsMode=CHART"
+    assert link("7") == (
+        "http://127.0.0.1:5000/#/experiments/7/runs"
+        "?workflowType=machine_learning&compareRunsMode=TABLE&viewStateShareKey=trials"
     )
-    assert "secret" not in deep_link("7", "https://me:secret@host/mlflow/")
+    assert "secret" not in link("7", "https://me:secret@host/mlflow/")
 
 
 def _record_thrice(settings: Settings) -> None:
@@ -588,21 +881,42 @@ def test_processes_may_share_a_store_that_is_not_there_yet(base_settings: Settin
         process.join()
     assert [process.exitcode for process in processes] == [0] * 4
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    runs = client.search_runs([Tracker(settings)._store.experiment_id], max_results=1000)
+    runs = client.search_runs([client.get_experiment_by_name("digits").experiment_id], max_results=1000)
     assert len(runs) == 4 * 3 * (FOLDS + 1)
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
-# The UI ---------------------------------------------------------------------------------------------------------------
+# The UI, and a server somewhere else ----------------------------------------------------------------------------------
 
 
-def start_ui(repository: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(repository / "scripts" / "ui.py"), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+@contextmanager
+def started(*command: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that does not outlive the test."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **environment}
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+
+
+def lines_until(process: subprocess.Popen[str], text: str) -> list[str]:
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line.rstrip())
+        if text in line:
+            return lines
+    raise AssertionError("\n".join(lines))
+
+
+def run_with(environment: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
 
 
 def test_a_port_in_use_is_told(repository: Path, silent_port: int) -> None:
-    with start_ui(repository, "--port", str(silent_port)) as ui:
+    with started(sys.executable, str(repository / "scripts" / "ui.py"), "--port", str(silent_port)) as ui:
         told, _ = ui.communicate()
     assert ui.returncode == 2
     assert f"--port {silent_port + 1}" in told
@@ -613,27 +927,74 @@ def test_a_port_in_use_is_told(repository: Path, silent_port: int) -> None:
 def test_the_ui_serves_the_store_until_it_is_interrupted(
     settings: Settings, repository: Path, free_port: int, tmp_path: Path
 ) -> None:
-    """The link works, runs can be recorded through the server, Ctrl-C ends it, and what failed then is a warning."""
+    """The links work, runs can be recorded through the server, Ctrl-C ends it, and what failed then is a warning."""
     run_id = record(settings)
-    with start_ui(repository, "--port", str(free_port)) as ui:
-        assert ui.stdout is not None
-        server = f"http://127.0.0.1:{free_port}"
-        link = next(line for line in ui.stdout if line.startswith(server)).strip()
-        assert link == deep_link("1", server)
+    server, folds = f"http://127.0.0.1:{free_port}", [fold_result(fold) for fold in range(FOLDS)]
+    with started(sys.executable, str(repository / "scripts" / "ui.py"), "--port", str(free_port)) as ui:
+        told = lines_until(ui, "Ctrl-C ends it.")
+        first = next(line for line in told if line.startswith(server))
+        assert first == link("1", server)
+        for view, question in QUESTIONS.items():
+            assert [line for line in told if question in line and line.endswith(link("1", server, view))]
         with urllib.request.urlopen(f"{server}/get-artifact?path=result.json&run_uuid={run_id}") as answer:
             assert RunResult.from_json(answer.read().decode()).task_name == "digits"
         through_server = Tracker(use(settings, server))
-        assert through_server.hint == link
+        assert through_server.hint == first
         with through_server.trial(parent="a study", overrides=[]) as run:
-            run.finish(outcome_of(settings, [fold_result(fold) for fold in range(FOLDS)]))
+            run.finish(outcome_of(settings, folds))
+            served = run.run_id
             ui.send_signal(signal.SIGINT)
-            told = ui.stdout.read()
-            assert ui.wait() == 130
-            assert "Traceback" not in told
+            rest, _ = ui.communicate(timeout=30)
+            assert ui.returncode == 130
+            assert "Traceback" not in rest
             with pytest.raises(OSError, match="refused"):
                 socket.create_connection(("127.0.0.1", free_port)).close()
             start = time.perf_counter()
-            run.finish(outcome_of(settings, [fold_result(fold) for fold in range(FOLDS)]))
+            run.finish(outcome_of(settings, folds))
+            through_server.wait()
             assert time.perf_counter() - start < 30
     assert (tmp_path / "output" / "result.json").is_file()
-    assert {"level": "trial"}.items() <= mlflow.MlflowClient(store_uri()).get_run(run.run_id).data.tags.items()
+    assert {"level": "trial"}.items() <= mlflow.MlflowClient(store_uri()).get_run(served).data.tags.items()
+
+
+@pytest.mark.slow
+def test_a_server_somewhere_else_takes_everything(repository: Path, free_port: int, tmp_path: Path) -> None:
+    """It keeps the files, too, which it alone can reach."""
+    far, server = tmp_path / "far", f"http://127.0.0.1:{free_port}"
+    far.mkdir()
+    place = ["--backend-store-uri", f"sqlite:///{far}/runs.db", "--artifacts-destination", str(far / "files")]
+    command = [sys.executable, "-m", "mlflow", "server", *place, "--port", str(free_port), "--workers", "1"]
+    here = {"MLFLOW_TRACKING_URI": server, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    train = [sys.executable, str(repository / "scripts" / "train.py"), "data=iris", "engine=numpy"]
+    with started(*command, **here) as process:
+        lines_until(process, "Application startup complete")
+        done = subprocess.run(
+            [*train, "trainer.max_epochs=2"], capture_output=True, text=True, env={**os.environ, **here}
+        )
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr
+        client = mlflow.MlflowClient(server)
+        experiment = client.get_experiment_by_name("iris")
+        assert done.stdout.splitlines()[-1] == f"Runs:  {link(experiment.experiment_id, server)}"
+        assert experiment.artifact_location.startswith("mlflow-artifacts:")
+        runs = {run.data.tags["level"]: run.info.run_id for run in client.search_runs([experiment.experiment_id])}
+        files = {level: {file.path for file in client.list_artifacts(run_id)} for level, run_id in runs.items()}
+        assert files["trial"] >= {"config.yaml", "result.json", "out_of_fold.parquet", "figures"}
+        assert files["final"] >= {"model", "predictions.npz"}
+        ui = run_with(here, sys.executable, str(repository / "scripts" / "ui.py"))
+        assert ui.returncode == 0
+        assert link(experiment.experiment_id, server) in ui.stdout
+    assert not list(tmp_path.glob("mlruns")) + list(tmp_path.glob("mlflow.db"))
+
+
+@pytest.mark.slow
+def test_without_tracking_mlflow_is_not_even_loaded(repository: Path, tmp_path: Path) -> None:
+    train = [sys.executable, "-X", "importtime", str(repository / "scripts" / "train.py"), "data=xor", "engine=numpy"]
+    done = subprocess.run(
+        [*train, "experiment=xor", "tracking=null", "trainer.max_epochs=1"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout
+    assert "Runs:" not in done.stdout
+    assert not [line for line in done.stderr.splitlines() if line.rpartition("|")[2].strip().startswith("mlflow")]
+    assert not list(tmp_path.glob("mlflow.db"))

@@ -7,6 +7,7 @@ them together; what one computes does not depend on its neighbours. Every engine
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -25,6 +26,10 @@ Key = tuple[int, int]
 
 OnEpoch = Callable[[Sequence[Epoch]], Collection[Key] | None]
 """Called after every evaluated epoch with one record per replica still training; returns the keys to prune."""
+
+Turn = Callable[[Sequence["Fitted"], int], Sequence[Replica]]
+"""Called at every epoch boundary with the replicas that ended there, and the room left in the stack; returns at most
+that many replicas of the same shape, which enter it with the next epoch."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,8 +71,21 @@ class Fitted:
 class Engine(Protocol):
     """Trains replicas and applies what was trained."""
 
-    def fit(self, replicas: Sequence[Replica], data: Dataset, on_epoch: OnEpoch) -> list[Fitted]:
-        """Train all replicas; one `Fitted` each, in their order."""
+    def fit(
+        self, replicas: Sequence[Replica], data: Dataset, on_epoch: OnEpoch, turn: Turn | None = None
+    ) -> list[Fitted]:
+        """Train all replicas; one `Fitted` each, in their order.
+
+        Replicas stand in the stack with an epoch of their own: one that `turn` lets in later computes what it would
+        have computed from the start, and its `Fitted` goes to `turn` alone. The fit ends when the stack is empty and
+        `turn` returns nothing.
+        """
+
+    def shape_of(self, replica: Replica) -> str:
+        """What replicas must agree on to share a stack."""
+
+    def parameters(self, replica: Replica, data: Dataset) -> int:
+        """How many numbers of its network are learnt."""
 
     def predict(self, replica: Replica, fitted: Fitted, data: Dataset, rows: np.ndarray) -> np.ndarray:
         """(rows, outputs) probabilities or values, by the network in evaluation mode."""
@@ -77,21 +95,24 @@ def fit_in_stacks(
     replicas: Sequence[Replica],
     shape_of: Callable[[Replica], str],
     at_once: Callable[[Replica], int | None],
-    fit: Callable[[list[Replica]], list[Fitted]],
+    fit: Callable[[list[Replica], int], list[Fitted]],
 ) -> list[Fitted]:
-    """Fit replicas of one shape together, different shapes one after another; the results in the replicas' order.
+    """Fit replicas of one shape together, different shapes one after another.
 
     shape_of: what replicas must agree on to share a stack. at_once: how many networks like this one fit into a stack;
-    None takes all.
+    None takes all. fit: trains one stack, whose members may become this many when others enter; only replicas that
+    make a single stack leave room for any. Returns the replicas' results in their order.
     """
     stacks: dict[str, list[Replica]] = {}
     for replica in replicas:
         stacks.setdefault(shape_of(replica), []).append(replica)
-    done: dict[Key, Fitted] = {}
+    parts: list[tuple[list[Replica], int]] = []
     for members in stacks.values():
-        size = at_once(members[0]) or len(members)
-        for start in range(0, len(members), size):
-            done |= {fitted.key: fitted for fitted in fit(members[start : start + size])}
+        limit = at_once(members[0]) or sys.maxsize
+        parts += [(members[start : start + limit], limit) for start in range(0, len(members), limit)]
+    done: dict[Key, Fitted] = {}
+    for part, limit in parts:
+        done |= {fitted.key: fitted for fitted in fit(part, limit if len(parts) == 1 else len(part))}
     return [done[replica.key] for replica in replicas]
 
 
@@ -104,3 +125,12 @@ def create(settings: Settings) -> Engine:
     from pipeline.engines.lightning import LightningEngine
 
     return LightningEngine(settings)
+
+
+def device_of_worker(settings: Settings, index: int) -> int | None:
+    """The GPU for one of several processes, by number: they take turns; None where there are not several."""
+    if settings.engine.name == "numpy" or settings.trainer.accelerator not in ("auto", "gpu", "cuda"):
+        return None
+    from pipeline.engines.lightning.trainer import gpus
+
+    return index % gpus() if gpus() > 1 else None

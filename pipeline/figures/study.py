@@ -2,139 +2,227 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from pipeline.figures.style import BLUE, GREY, ORANGE, VERMILION, grid, plural, styled, whole_numbers
-from pipeline.metrics import Metric
+from pipeline.figures.combinations import literal, search_interaction, search_parallel
+from pipeline.figures.style import (
+    BLUE,
+    CLASSES,
+    GREY,
+    ORANGE,
+    PAGE,
+    VERMILION,
+    grid,
+    heading,
+    legend_below,
+    metric_label,
+    short_names,
+    styled,
+    whole_numbers,
+)
+from pipeline.figures.trials import (
+    Goal,
+    SearchTrial,
+    State,
+    best_of,
+    best_so_far,
+    curves_title,
+    dimensions_in,
+    in_order,
+    interaction,
+    numeric,
+    scored,
+    search_title,
+    seconds_title,
+    values,
+    wide,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
-@dataclass(frozen=True, slots=True)
-class SearchTrial:
-    """One trial of a search, as its figures need it."""
-
-    number: int
-    state: Literal["complete", "pruned", "diverged", "failed"]
-    value: float | None  # the k-fold score; of a pruned trial the last one it reported; None where there is none
-    params: Mapping[str, Any]  # search dimension -> value
-    seconds: float
+_ENDED: dict[State, tuple[str, str]] = {
+    "pruned": (GREY, "x"),
+    "diverged": (VERMILION, "v"),
+    "failed": (VERMILION, "X"),
+    "infeasible": (CLASSES[4], "s"),
+}
+_PALE = "#B8B8B8"
 
 
-# The search -----------------------------------------------------------------------------------------------------------
+def of_study(trials: Sequence[SearchTrial], goal: Goal, importances: Mapping[str, float]) -> dict[str, Figure]:
+    """Name -> figure of a search; what its trials do not tell (no epochs, one choice only) is left out.
 
-_ENDED = {"pruned": (GREY, "x"), "diverged": (VERMILION, "v"), "failed": (VERMILION, "X")}
+    importances: dimension -> share of the variation between trials; empty where it is not known.
+    """
+    drawn = {"search_history": search_history(trials, goal)}
+    if any(trial.curve for trial in trials):
+        drawn["search_curves"] = search_curves(trials, goal)
+    if importances:
+        drawn["search_importance"] = search_importance(importances)
+    if together := interaction(trials, importances):
+        drawn["search_interaction"] = search_interaction(together, goal)
+    if dimensions_in(trials):
+        drawn["search_parallel"] = search_parallel(trials, goal)
+    drawn["search_slices"] = search_slices(trials, goal)
+    drawn["search_seconds"] = search_seconds(trials)
+    return drawn
+
+
+# How the search went --------------------------------------------------------------------------------------------------
 
 
 @styled
-def search_history(trials: Sequence[SearchTrial], metric: Metric) -> Figure:
+def search_history(trials: Sequence[SearchTrial], goal: Goal) -> Figure:
     """Score of each trial and the best so far; trials without a score are marked on the lower edge."""
-    figure, (panel,) = grid(1, 1, 7.2, 4.0)
-    done = _with_value(trials, "complete")
+    figure, (panel,) = grid(1, 1, PAGE, 3.8)
+    done = scored(trials)
     if done:
-        numbers, values = [t.number for t in done], np.array([t.value for t in done], dtype=float)
-        best = np.maximum.accumulate(values) if metric.direction == "maximize" else np.minimum.accumulate(values)
-        panel.plot(numbers, values, "o", color=BLUE, label="complete")
-        panel.step(numbers, best, where="post", color=ORANGE, label="best so far")
+        numbers = [t.number for t in done]
+        panel.plot(numbers, values(done), "o", color=BLUE, label="complete")
+        panel.step(numbers, best_so_far(done, goal), where="post", color=ORANGE, label="best so far")
     for state, (colour, marker) in _ENDED.items():
         _ended(panel, [t for t in trials if t.state == state], state, colour, marker)
-    readable = metric.name.replace("_", " ")
-    panel.set(xlabel="trial", ylabel=f"{readable}, mean over folds", title=_search_title(trials, metric, done))
+    panel.set(xlabel="trial", ylabel=_over_folds(goal), title=search_title(trials, goal))
     whole_numbers(panel)
     panel.margins(y=0.1)
-    figure.legend(loc="outside lower center", ncols=3)
+    legend_below(figure, panel, 3)
     return figure
 
 
-def _with_value(trials: Iterable[SearchTrial], state: str) -> list[SearchTrial]:
-    found = (t for t in trials if t.state == state and t.value is not None and np.isfinite(t.value))
-    return sorted(found, key=lambda t: t.number)
-
-
-def _ended(panel: Axes, trials: Sequence[SearchTrial], state: str, colour: str, marker: str) -> None:
+def _ended(panel: Axes, trials: Sequence[SearchTrial], state: State, colour: str, marker: str) -> None:
     """Trials that were cut short: at their last score, or on the lower edge where they have none."""
-    scored = _with_value(trials, state)
-    bare = [t for t in trials if t not in scored]
-    label = state
-    if scored:
+    known = scored(trials, state)
+    bare = [t for t in trials if t not in known]
+    if known:
         label = f"{state}, last score"
-        panel.plot([t.number for t in scored], [t.value or 0.0 for t in scored], marker, color=colour, label=label)
+        panel.plot([t.number for t in known], values(known), marker, color=colour, label=label)
     if bare:
         edge = panel.get_xaxis_transform()
         at = [t.number for t in bare]
         panel.plot(at, [0.03] * len(at), marker, color=colour, transform=edge, label=f"{state}, no score")
 
 
-def _search_title(trials: Sequence[SearchTrial], metric: Metric, done: Sequence[SearchTrial]) -> str:
-    if not done:
-        return f"{plural(len(trials), 'trial')}, none complete"
-    best = done[0]
-    for trial in done[1:]:
-        best = trial if metric.better(trial.value or 0.0, best.value or 0.0) else best
-    return f"{plural(len(trials), 'trial')}, best {best.value:.4f} in trial {best.number}"
+@styled
+def search_curves(trials: Sequence[SearchTrial], goal: Goal) -> Figure:
+    """The k-fold score of every trial at every epoch; those that were cut short end in a mark."""
+    figure, (panel,) = grid(1, 1, PAGE, 4.0)
+    best = best_of(trials, goal)
+    opacity = min(1.0, max(0.25, 25 / max(len(scored(trials)), 1)))  # hundreds of lines must not be one blot
+    for trial in trials:
+        if trial.curve:
+            _curve(panel, trial, opacity)
+    if best is not None and best.curve:
+        label = f"trial {best.number}, the best"
+        panel.plot(*_points(best), color=ORANGE, linewidth=2.6, marker=".", zorder=4, label=label)
+    panel.set(xlabel="epoch", ylabel=_over_folds(goal), title=curves_title(trials))
+    whole_numbers(panel)
+    panel.margins(y=0.08)
+    legend_below(figure, panel, 4)
+    for line in figure.legends[0].get_lines() if figure.legends else []:
+        line.set_alpha(1)
+    return figure
+
+
+def _curve(panel: Axes, trial: SearchTrial, opacity: float) -> None:
+    epochs, scores = _points(trial)
+    known = panel.get_legend_handles_labels()[1]
+    label = "" if trial.state in known else trial.state
+    if trial.state == "complete":
+        panel.plot(epochs, scores, color=BLUE, linewidth=1.0, alpha=opacity, zorder=2, label=label)
+        return
+    colour, marker = _ENDED[trial.state]
+    panel.plot(epochs, scores, color=_PALE if colour == GREY else colour, linewidth=0.9, zorder=1)
+    panel.plot(epochs[-1:], scores[-1:], marker, color=colour, markersize=5, zorder=3, label=label)
+
+
+def _points(trial: SearchTrial) -> tuple[list[int], list[float]]:
+    epochs = sorted(trial.curve)
+    return epochs, [trial.curve[epoch] for epoch in epochs]
 
 
 @styled
-def search_slices(trials: Sequence[SearchTrial], metric: Metric) -> Figure:
+def search_seconds(trials: Sequence[SearchTrial]) -> Figure:
+    """Wall time of each trial, by how it ended."""
+    figure, (panel,) = grid(1, 1, PAGE, 3.2)
+    for state, colour in {"complete": BLUE, **{state: colour for state, (colour, _) in _ENDED.items()}}.items():
+        own = [trial for trial in trials if trial.state == state]
+        look: Any = {"color": colour, "hatch": "///" if state == "failed" else "", "edgecolor": "white", "linewidth": 0}
+        if own:
+            panel.bar([t.number for t in own], [t.seconds for t in own], width=0.8, label=state, **look)
+    panel.set(xlabel="trial", ylabel="wall time in s", title=seconds_title(trials))
+    panel.grid(visible=False, axis="x")
+    numbers = [trial.number for trial in trials] or [0]
+    panel.set_xlim(min(numbers) - 0.9, max(max(numbers), min(numbers) + 8) + 0.9)  # one bar must not fill the figure
+    whole_numbers(panel)
+    legend_below(figure, panel, 4)
+    return figure
+
+
+def _over_folds(goal: Goal) -> str:
+    return f"{metric_label(goal.name)}, mean over folds"
+
+
+# What the score depends on --------------------------------------------------------------------------------------------
+
+
+@styled
+def search_slices(trials: Sequence[SearchTrial], goal: Goal) -> Figure:
     """Score against each dimension of the search, the later the trial the darker; grey crosses were pruned."""
-    dimensions = list(dict.fromkeys(name for trial in trials for name in trial.params)) or ["(no dimension)"]
+    dimensions = dimensions_in(trials) or ["(no dimension)"]
     columns = min(3, len(dimensions))
-    figure, axes = grid(-(-len(dimensions) // columns), columns, 3.5, 3.0)
-    for panel, dimension in zip(axes, dimensions, strict=False):
+    figure, axes = grid(-(-len(dimensions) // columns), columns, PAGE / columns, 2.3, sharey=True)
+    for place, (panel, dimension) in enumerate(zip(axes, dimensions, strict=False)):
         _slice(panel, [trial for trial in trials if dimension in trial.params], dimension)
-        panel.set(xlabel=dimension, ylabel=metric.name.replace("_", " "))
+        panel.set(xlabel=dimension, ylabel=metric_label(goal.name))
+        panel.yaxis.label.set_visible(place % columns == 0)  # the scale is shared
     for panel in axes[len(dimensions) :]:
         panel.remove()
-    shown = axes[: len(dimensions)]
-    low, high = (end(panel.get_ylim()[i] for panel in shown) for i, end in enumerate((min, max)))
-    for panel in shown:
-        panel.set_ylim(low, high)  # one scale, so that panels can be compared
-    _trial_colours(figure, shown, trials)
-    figure.suptitle("Score of each trial against each dimension (× pruned)")
+    _trial_colours(figure, axes[: len(dimensions)], trials)
+    heading(figure, "Score of each trial against each dimension (× pruned)")
     return figure
 
 
 def _slice(panel: Axes, trials: Sequence[SearchTrial], dimension: str) -> None:
-    numeric = all(
-        isinstance(t.params[dimension], int | float) and not isinstance(t.params[dimension], bool) for t in trials
-    )
-    position = _scale(panel, [t.params[dimension] for t in trials], numeric=numeric)
-    pruned, done = _with_value(trials, "pruned"), _with_value(trials, "complete")
-    panel.plot(
-        [position(t.params[dimension]) for t in pruned],
-        [t.value or 0.0 for t in pruned],
-        "x",
-        color="#AAAAAA",
-        markersize=5,
-    )
-    x, y = [position(t.params[dimension]) for t in done], [t.value or 0.0 for t in done]
+    panel.margins(x=0.1, y=0.1)
+    position = _scale(panel, [t.params[dimension] for t in trials])
+    pruned, done = scored(trials, "pruned"), scored(trials)
+    places = [position(t.params[dimension]) for t in pruned]
+    panel.plot(places, values(pruned), "x", color="#AAAAAA", markersize=5)
+    x, y = [position(t.params[dimension]) for t in done], values(done)
     panel.scatter(x, y, c=[t.number for t in done], cmap="Blues", edgecolors=BLUE, linewidths=0.6, s=32, zorder=3)
-    panel.margins(0.1)
 
 
-def _scale(panel: Axes, values: Sequence[Any], *, numeric: bool) -> Callable[[Any], float]:
-    """Set the x axis (linear, logarithmic, or one place per category) and return where a value stands on it."""
-    if not numeric:
-        names = sorted({str(value) for value in values})
-        long = sum(len(name) for name in names) > 24
-        panel.set_xticks(range(len(names)), names, rotation=35 if long else 0, ha="right" if long else "center")
+def _scale(panel: Axes, found: Sequence[Any]) -> Callable[[Any], float]:
+    """Set the x axis (linear, logarithmic, or one place per choice) and return where a value stands on it."""
+    if not numeric(found):
+        names = in_order(found)
+        tilted: Any = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if sum(map(len, names)) > 16 else {}
+        panel.set_xticks(range(len(names)), [literal(name) for name in short_names(names, 12)], **tilted)
+        panel.margins(x=0.25 if tilted else 0.1)
         return lambda value: float(names.index(str(value)))
-    if values and min(values) > 0 and max(values) > 30 * min(values):
+    if wide(found):
         panel.set_xscale("log")
     else:
-        panel.ticklabel_format(axis="x", style="sci", scilimits=(-2, 5), useOffset=False)
-        panel.locator_params(axis="x", nbins=4)
+        _few_ticks(panel, min(found, default=0), max(found, default=0))
     return float
 
 
+def _few_ticks(panel: Axes, low: float, high: float) -> None:
+    """Two or three numbers, written out: a factor beside the axis would stand in its name."""
+    from matplotlib.ticker import MaxNLocator
+
+    margin = 0.1 * (high - low)
+    ticks = [tick for tick in MaxNLocator(3).tick_values(low, high) if low - margin <= tick <= high + margin] or [low]
+    if sum(len(f"{tick:.7g}") for tick in ticks) > 14:
+        ticks = ticks[:: max(len(ticks) - 1, 1)]
+    panel.set_xticks(ticks, [f"{tick:.7g}" for tick in ticks])
+
+
 def _trial_colours(figure: Figure, axes: Sequence[Axes], trials: Sequence[SearchTrial]) -> None:
-    """One colour bar, and the same range of trial numbers in every panel."""
+    """One colour bar where there is more than one trial, and the same range of trial numbers in every panel."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.ticker import MaxNLocator
@@ -144,15 +232,18 @@ def _trial_colours(figure: Figure, axes: Sequence[Axes], trials: Sequence[Search
     for panel in axes:
         for points in panel.collections:
             points.set_norm(scale)
-    bar = figure.colorbar(ScalarMappable(scale, "Blues"), ax=list(axes), label="trial", ticks=MaxNLocator(integer=True))
-    bar.ax.set_ylim(min(numbers), max(max(numbers), min(numbers) + 1))
+    if len(numbers) == 1:
+        return
+    look: Any = {"label": "trial", "ticks": MaxNLocator(integer=True), "pad": 0.02, "aspect": 10 * max(3, len(axes))}
+    bar = figure.colorbar(ScalarMappable(scale, "Blues"), ax=list(axes), **look)
+    bar.ax.set_ylim(min(numbers), max(numbers))
 
 
 @styled
 def search_importance(importances: Mapping[str, float]) -> Figure:
     """How much of the variation between trials each dimension explains, the largest on top."""
     ordered = sorted(importances.items(), key=lambda item: item[1])
-    figure, (panel,) = grid(1, 1, 6.4, 1.4 + 0.36 * max(len(ordered), 1))
+    figure, (panel,) = grid(1, 1, PAGE, 1.4 + 0.36 * max(len(ordered), 1))
     bars = panel.barh([name for name, _ in ordered], [share for _, share in ordered], color=BLUE, height=0.6)
     panel.bar_label(bars, fmt="{:.0%}", padding=4)
     panel.xaxis.set_major_formatter("{x:.0%}")

@@ -1,5 +1,8 @@
 """What all figures share: colours, sizes, labels, and how they are saved.
 
+A figure is one page wide, about 900 pixels: MLflow's artifact viewer shows that without shrinking it, and on a phone
+the smallest text is still about 7 points high. What does not fit beside goes below.
+
 Nothing here touches pyplot or any other global state, so figures can be drawn in workers and beside a progress bar.
 Colours are those of Okabe and Ito, "Color Universal Design" (2008), told apart by colour-blind readers as well.
 """
@@ -7,7 +10,9 @@ Colours are those of Okabe and Ito, "Color Universal Design" (2008), told apart 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -17,12 +22,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+PAGE = 6.4
+"""Width of a figure in inches."""
+_DPI = 140
+_HEADING_CHARACTERS = 76
+
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6B6B6B"
+CLASSES = (BLUE, ORANGE, GREEN, VERMILION, "#CC79A7", "#56B4E9", "#000000", "#F0E442")
 
 _STYLE: Any = {  # Any: matplotlib types these keys as literals
     "font.size": 10,
-    "axes.titlesize": 11,
-    "figure.titlesize": 12,
+    "axes.titlesize": 10.5,
+    "figure.titlesize": 11,
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.spines.top": False,
@@ -32,10 +43,21 @@ _STYLE: Any = {  # Any: matplotlib types these keys as literals
     "legend.fontsize": 9,
     "lines.linewidth": 1.8,
 }
-_DPI = 100
-CLASSES = (BLUE, ORANGE, GREEN, VERMILION, "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+_LABELS = {
+    "f1": "F1",
+    "roc_auc": "ROC AUC",
+    "ece": "ECE",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+    "log_loss": "log loss (nats)",
+}
 
 P = ParamSpec("P")
+Look = dict[str, Any]
+"""Keywords of a matplotlib call, which are typed one by one there."""
+IN_CELL: Look = {"ha": "center", "va": "center", "in_layout": False}
+"""Of a text in a cell: it does not stick out, so the layout, which takes longest, need not measure it."""
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -51,27 +73,74 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return styled
 
 
-def grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of rows × columns panels of that size in inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def grid(rows: int, columns: int, width: float, height: float, **layout: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of rows × columns panels of that size in inches; layout: as matplotlib's `Figure.subplots` takes it."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(columns * width, rows * height), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **layout).flat)
 
 
 def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     """Write each figure to `folder/<name>.png`."""
+    from matplotlib.image import imsave
+
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.png" for name in figures]
     for path, figure in zip(paths, figures.values(), strict=True):
-        figure.savefig(path)
+        imsave(path, rendered(figure), dpi=figure.dpi)
     return paths
+
+
+def rendered(figure: Figure) -> np.ndarray:
+    """(height, width, 4) bytes. Drawn once; `savefig` draws twice, first only to work out the layout."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = figure.canvas  # Any: its methods come without types
+    if not isinstance(canvas, FigureCanvasAgg):
+        canvas = FigureCanvasAgg(figure)
+    if figure.stale or not hasattr(canvas, "renderer"):  # the same picture goes to a file and into a report
+        canvas.draw()
+    return np.array(canvas.buffer_rgba())
 
 
 def name_axes(panel: Axes, title: str, x: str, y: str) -> None:
     panel.set(title=title, xlabel=x, ylabel=y)
+
+
+def heading(figure: Figure, *lines: str) -> None:
+    """The figure's title, broken into lines that fit the page."""
+    figure.suptitle("\n".join(part for line in lines for part in textwrap.wrap(line, _HEADING_CHARACTERS)))
+
+
+def legend_below(figure: Figure, panel: Axes, columns: int, title: str | None = None) -> None:
+    """One legend for all panels, under them, where it covers no line."""
+    handles, labels = panel.get_legend_handles_labels()
+    look: Look = {"handlelength": 1.6, "columnspacing": 1.4, "title": title, "title_fontsize": 9}
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(columns, len(labels))), **look)
+
+
+def metric_label(name: str) -> str:
+    """A metric's name as it stands on an axis."""
+    return _LABELS.get(name, name.replace("_", " "))
+
+
+def short(name: str, length: int = 18) -> str:
+    """A name that is too long loses its middle: beginnings and ends tell names apart."""
+    if len(name) <= length:
+        return name
+    end = length // 2 - 1
+    return f"{name[: length - end - 1]}…{name[-end:]}"
+
+
+def short_names(names: Sequence[str], length: int = 18) -> list[str]:
+    """All of them short; what then looks like another one ends in its number."""
+    cut = [short(name, length) for name in names]
+    seen = Counter(cut)
+    return [
+        f"{name[: length - 5]}… {number + 1}" if seen[shortened] > 1 else shortened
+        for number, (name, shortened) in enumerate(zip(names, cut, strict=True))
+    ]
 
 
 def log_if_wide(panel: Axes, values: Iterable[np.ndarray]) -> None:
@@ -85,7 +154,7 @@ def log_if_wide(panel: Axes, values: Iterable[np.ndarray]) -> None:
 def whole_numbers(panel: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    panel.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
 
 
 def plural(n: int, noun: str) -> str:

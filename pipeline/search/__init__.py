@@ -1,13 +1,28 @@
 """The search: propose a configuration, let k folds answer, learn from it; then refit the best and test it once.
 
     space      what is varied: Hydra's sweep syntax                            -> Space
+    values     what one dimension may be
+    objectives what is compared and limited: scores and costs; who is the best -> Objective
+    samplers   who proposes the next trial
+    pruners    a test over folds, beside Optuna's pruners
+    stopping   when enough has been found
     study      where trials are remembered, and what makes a study this study  -> Optuna's Study
-    trial      one trial, here or in another process: ask → validate → tell    -> Ended
+    warm_start trials given in a file
+    trial      one trial: ask → compose → enter a stack → tell                 -> Attempt
+    worker     the trials that train together in one process, and who is next
     follow     the k-fold mean per epoch: reported, and pruned by
-    flight     trials in flight: their number, their time, their end
+    crew       the workers: this process, processes of their own, or those of a cluster
+    clusters   workers on Dask and SLURM
+    flight     the workers are watched, replaced, and called back
+    sessions   several calls of one search, on several machines: who lives, who concludes
+    orphans    trials whose worker is gone
     progress   how far it is
+    repeats    the best few again with other seeds                             -> Repeated
     closing    the best one: file, refit, test, figures                        -> Found
     best       the best configuration as a file of conf/experiment
+    pages      report.html and study.html
+    edges      is the best at the end of a range?
+    pictures   the trials as figures read them, and the study's figures
     messages   what is said before and after
 
 `search` below tells the story. A study is remembered in its storage: run again, it goes on where it was.
@@ -15,25 +30,30 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 
 from pipeline.errors import ConfigError
-from pipeline.metrics import Metric, metrics_of
+from pipeline.search import clusters, pages, samplers, warm_start
 from pipeline.search.closing import Found, conclude
-from pipeline.search.flight import drive, threads_each
+from pipeline.search.crew import threads_each
+from pipeline.search.flight import Flight
 from pipeline.search.messages import description, farewell, introduction, summary
+from pipeline.search.objectives import objectives_of
+from pipeline.search.sessions import HOST, Session
 from pipeline.search.space import Space, fixed_part, read
-from pipeline.search.study import Identity, absolute, alone, connect, equip, open_study, retire_stale
-from pipeline.search.trial import HOST, Job, Tracks, dataset
-from pipeline.settings import Settings, compose, groups
+from pipeline.search.study import Identity, absolute, alone, connect, open_study
+from pipeline.search.trial import Job, StudyRecord, Tracks
+from pipeline.search.worker import dataset
+from pipeline.settings import Settings, compose, groups, takes
 
 if TYPE_CHECKING:
-    from pipeline.data import Dataset
     from pipeline.experiment import Outcome
 
 __all__ = ["Found", "search"]
@@ -55,55 +75,88 @@ def search(
     cannot be used; PipelineError if trials keep failing or none is complete. Ctrl-C passes on as KeyboardInterrupt,
     after the trials in flight have been recorded and the best so far has been said.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    settings, space = understand(overrides, config_dir)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # what it warns of, `samplers.notes` and the checks tell
+    settings, space, given = understand(overrides, config_dir)
     assert settings.search is not None
     rules, data = settings.search, dataset(settings.data, settings.seed)
-    metric = metric_of(settings, data)
+    objectives = objectives_of(settings, data.task)
     identity = Identity.of(settings, space, data.fingerprint)
     name = rules.study_name or f"{settings.task_name}-{identity.digest}"
-    with alone(rules.storage, name, HOST):
-        study = equip(open_study(connect(rules.storage), name, identity, metric.direction), settings)
-        say(introduction(study, settings, metric, *retire_stale(study, HOST)))
-        say(description(space))
+    with alone(rules.storage, name, HOST), ExitStack() as open_run:
+        storage = connect(rules.storage)
+        study = open_study(storage, name, identity, [objective.direction for objective in objectives])
+        samplers.equip(study, settings, space)
+        session = open_run.enter_context(Session(study, rules.heartbeat, rules.executor != "local"))
         tracks = track(settings)
-        with tracks.study(name, description(space)) as record:
-            job = Job(
-                settings=settings,
-                space=space,
-                config_dir=config_dir,
-                study_name=name,
-                storage=absolute(rules.storage),
-                metric=metric.name,
-                session=secrets.token_hex(8),
-                output=Path(settings.output).absolute(),
-                parent=record.run_id,
-                threads=threads_each(rules.workers),
-                track=track,
-            )
-            try:
-                drive(study, job)
-            except KeyboardInterrupt:
-                say(farewell(study, metric, overrides, rules.n_trials))
-                raise
-            found = conclude(study, job, data, metric, deliver, say)
-            if found.outcome is not None:
-                typed = job.typed(found.best.overrides)
-                tracks.final(found.outcome, record.run_id, typed)
-                record.finish(found.outcome, found.figures, typed)
-    say(summary(study, found, rules.n_trials, overrides, tracks.hint))
+        with session.alone():  # two machines would begin two runs for one study, and a file's trials twice
+            new = warm_start.enqueue(study, given)
+            record = open_run.enter_context(tracks.study(name, description(space)))
+        job = Job(
+            settings=settings,
+            space=space,
+            config_dir=config_dir,
+            study_name=name,
+            storage=absolute(rules.storage),
+            objectives=objectives,
+            session=session.name,
+            output=Path(settings.output).absolute(),
+            parent=record.run_id,
+            until=math.inf if rules.timeout is None else time.time() + rules.timeout,
+            threads=None if rules.executor != "local" else threads_each(rules.workers),
+            track=track,
+        )
+        flight = Flight(study, storage, job, tracks, session, say)
+        say(introduction(study, job, *flight.take_back(), new))
+        say(description(space))
+        try:
+            flight.run()
+            in_time = time.time() < job.until
+            with session.alone():  # one machine concludes; what the next in line finds is done
+                found = conclude(study, job, data, deliver, say)
+        except (KeyboardInterrupt, SystemExit):  # inside of a fit Lightning makes the one the other
+            say(farewell(study, job, overrides))
+            raise
+        _record(found, job, tracks, record, pages.write(study, job, found, overrides, tracks.hint))
+    say(summary(study, found, job, overrides, tracks.hint, in_time))
     return found
 
 
-def understand(overrides: Sequence[str], config_dir: Path | None = None) -> tuple[Settings, Space]:
-    """The fixed settings and the space. Raises ConfigError with every value of the space that does not compose."""
+def _record(found: Found, job: Job, tracks: Tracks, record: StudyRecord, written: Mapping[str, str]) -> None:
+    """What the refit has to say, where there was one."""
+    if found.outcome is not None:
+        typed = job.typed(found.best.overrides)
+        tracks.final(found.outcome, record.run_id, typed)
+        record.finish(found.outcome, found.figures, typed, written)
+
+
+def understand(
+    overrides: Sequence[str], config_dir: Path | None = None
+) -> tuple[Settings, Space, list[dict[str, Any]]]:
+    """The fixed settings, the space, and the trials of `search.warm_start`.
+
+    Raises ConfigError with every value of the space that does not compose, if the sampler or the pruner cannot be
+    built or cannot search the space, or if the file holds what is not searched.
+    """
     settings = compose(fixed_part(overrides), "sweep", config_dir)
     assert settings.search is not None
+    if settings.search.executor != "local":
+        clusters.demand(settings.search)
+        settings = _for_any_folder(settings)
     _demand_one_device(settings)
     known = groups("sweep", config_dir)
-    space = read(overrides, settings.search.space, lambda group: known.get(group, []))
+    rules = settings.search
+    assert rules is not None
+    space = read(overrides, rules.space, lambda group: known.get(group, []), takes("sweep", config_dir))
     space.check(lambda overrides: compose(overrides, "sweep", config_dir))
-    return settings, space
+    samplers.equip(optuna.create_study(), settings, space)
+    file = rules.warm_start
+    return settings, space, [] if file is None else warm_start.load(Path(file), space)
+
+
+def _for_any_folder(settings: Settings) -> Settings:
+    """For workers with another working directory."""
+    path = str(Path(settings.data.path).expanduser().absolute())
+    return settings.model_copy(update={"data": settings.data.model_copy(update={"path": path})})
 
 
 def _demand_one_device(settings: Settings) -> None:
@@ -116,21 +169,3 @@ def _demand_one_device(settings: Settings) -> None:
             f"{trainer.num_nodes}, strategy={trainer.strategy}. Use trainer.devices=1 trainer.num_nodes=1 "
             "trainer.strategy=auto, and search.workers for trials side by side."
         )
-
-
-def metric_of(settings: Settings, data: Dataset) -> Metric:
-    """What the search is after. Raises ConfigError if the task has no such metric, or no pruner could follow it."""
-    assert settings.search is not None
-    metrics = metrics_of(data.task)
-    wanted = settings.search.metric or metrics[0].name
-    metric = next((metric for metric in metrics if metric.name == wanted), None)
-    if metric is None:
-        known = ", ".join(metric.name for metric in metrics)
-        raise ConfigError(f"search.metric must be a metric of {data.task}: {known}. Got {wanted}.")
-    if not metric.each_epoch and not settings.search.pruner.target.endswith(".NopPruner"):
-        followed = ", ".join(metric.name for metric in metrics if metric.each_epoch)
-        raise ConfigError(
-            f"search.metric={wanted} is not computed per epoch, so that no pruner can follow it. Choose one of "
-            f"{followed}, or search without pruning: search/pruner=none."
-        )
-    return metric

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import re
 import shutil
-import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import optuna
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from pipeline import experiment, figures
-from pipeline.errors import PipelineError
-from pipeline.metrics import Metric
 from pipeline.results import Interval, RunResult
+from pipeline.search import objectives, repeats
 from pipeline.search.best import experiment_file
-from pipeline.search.study import finished
+from pipeline.search.pictures import study_figures
+from pipeline.search.sessions import HOST
 from pipeline.search.trial import Job
 from pipeline.settings import groups
 from pipeline.settings.composition import CONF
@@ -35,33 +33,30 @@ _FINAL = "final"
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The winner of a study so far."""
+    """The winner of a study so far. values: of its objectives; params: as the study holds them."""
 
     number: int
     overrides: tuple[str, ...]
-    value: float
+    values: tuple[float, ...]
+    params: Mapping[str, Any]
     result: Path
 
     @classmethod
-    def of(cls, study: Study) -> Best:
-        """Raises PipelineError if no trial is complete."""
-        over = finished(study)
-        if not any(trial.state is TrialState.COMPLETE for trial in over):
-            reasons = dict.fromkeys(trial.user_attrs.get("message", "") for trial in over)
-            told = "; ".join(filter(None, reasons)) or "raise search.timeout or search.n_trials, or narrow the space"
-            raise PipelineError(f"None of the {len(over)} trials is complete, so there is no best one: {told}.")
-        trial = study.best_trial
-        assert trial.value is not None
-        attributes = trial.user_attrs
-        return cls(trial.number, tuple(attributes["overrides"]), trial.value, Path(attributes["result"]))
+    def of(cls, trial: FrozenTrial) -> Best:
+        """A complete trial as the winner."""
+        overrides, result = trial.user_attrs["overrides"], Path(trial.user_attrs["result"])
+        return cls(trial.number, tuple(overrides), tuple(trial.values), trial.params, result)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """What a search ended with.
 
+    metric, score: the first objective that is a score of the folds. repeated: the best trials with other seeds, the
+    winner first; empty if `search.repeats` is 0.
     looks: how often this study has looked at the test rows: once, and again whenever a better trial was refitted.
-    output: folder of the refit. ready: the experiment file in conf/, None if that is read-only.
+    host: the machine that refitted it. output: folder of the refit, there. ready: the experiment file in conf/, None
+    if that is read-only.
     outcome: None where an earlier call had refitted and tested the best already. figures: of the study, by name.
     """
 
@@ -70,39 +65,60 @@ class Found:
     score: Interval
     test: Mapping[str, float]
     looks: int
+    host: str
     output: Path
     ready: Path | None
     outcome: Outcome | None
     figures: Mapping[str, Figure]
+    repeated: Sequence[repeats.Repeated] = ()
 
 
 def conclude(
     study: Study,
     job: Job,
     data: Dataset,
-    metric: Metric,
     deliver: Callable[[Outcome], object],
     say: Callable[[str], None],
 ) -> Found:
-    """Write down the best, refit it and look at the test rows; what an earlier call refitted stays as it is."""
-    best = Best.of(study)
-    folds = _validated(job, data, best, say)
-    drawn = study_figures(study, metric)
+    """Write down the best, refit it and look at the test rows; what an earlier call refitted stays as it is.
+
+    Raises PipelineError if no trial is complete, or none keeps the constraints.
+    """
+    best = Best.of(objectives.best(study, job.rules.constraints))
+    repeated = _repeated(study, job, data, say) if job.rules.repeats else []
+    if repeated:
+        best = Best.of(study.get_trials(deepcopy=False)[repeated[0].number])
+    drawn = study_figures(study, job.objectives)
     figures.save(drawn, job.output / "figures")
-    ready = _write_best(job, best, metric)
+    ready = _write_best(job, best)
     known: Mapping[str, Any] = study.user_attrs.get(_FINAL, {"trial": None, "looks": 0})
-    found = Found(
-        best, metric.name, folds.cv[metric.name], {}, known["looks"], job.output / "final", ready, None, drawn
-    )
+    metric = objectives.score_of(job.objectives).name
     if known["trial"] == best.number:
-        return replace(found, test=known["test"], output=Path(known["output"]))
+        score, output = Interval(**known["score"]), Path(known["output"])
+        looks = known["looks"], known["host"]
+        return Found(best, metric, score, known["test"], *looks, output, ready, None, drawn, repeated)
+    folds = _validated(job, data, best, say)
     say(f"Refitting trial {best.number} on all {folds.data['development_rows']} development rows …")
     outcome = _refit(job, data, best, folds)
     deliver(outcome)
-    test, looks = dict(outcome.result.test), known["looks"] + 1
-    # So that the next call need not refit, nor look at the test rows again.
-    study.set_user_attr(_FINAL, {"trial": best.number, "looks": looks, "test": test, "output": outcome.settings.output})
-    return replace(found, test=test, looks=looks, outcome=outcome)
+    score, test, output = folds.cv[metric], dict(outcome.result.test), Path(outcome.settings.output)
+    # So that the next call, here or on another machine, need not refit, nor look at the test rows again.
+    final = {"trial": best.number, "looks": known["looks"] + 1, "test": test, "output": str(output), "host": HOST}
+    study.set_user_attr(_FINAL, {**final, "score": asdict(score)})
+    return Found(best, metric, score, test, known["looks"] + 1, HOST, output, ready, outcome, drawn, repeated)
+
+
+def _repeated(study: Study, job: Job, data: Dataset, say: Callable[[str], None]) -> list[repeats.Repeated]:
+    """The best few with other seeds, each in one stack."""
+
+    def validate(trial: FrozenTrial, seeds: list[int]) -> list[RunResult]:
+        listed = ", ".join(map(str, seeds))
+        say(f"Training trial {trial.number} again, with seed{'s' * (len(seeds) > 1)} {listed} …")
+        settings = job.compose(trial.user_attrs["overrides"], job.folder(trial.number))
+        return repeats.validate_together([settings.model_copy(update={"seed": seed}) for seed in seeds], data)
+
+    seeds = repeats.other_seeds(job.settings.seed, job.rules.repeats)
+    return repeats.choose(study, job.objectives[0], seeds, validate)
 
 
 def _validated(job: Job, data: Dataset, best: Best, say: Callable[[str], None]) -> RunResult:
@@ -123,11 +139,12 @@ def _refit(job: Job, data: Dataset, best: Best, folds: RunResult) -> Outcome:
     return outcome
 
 
-def _write_best(job: Job, best: Best, metric: Metric) -> Path | None:
+def _write_best(job: Job, best: Best) -> Path | None:
     """best.yaml in the output, and a copy in conf/experiment named after the task: its path, None if read-only."""
     conf = job.config_dir or CONF
     known = groups("sweep", job.config_dir)
-    comment = f"Trial {best.number} of study {job.study_name}: {metric.name} {best.value:.4f}, mean over folds."
+    scores = objectives.told(job.objectives, best.values)
+    comment = f"Trial {best.number} of study {job.study_name}: {scores}; a score is the mean over folds."
     text = experiment_file([*job.space.fixed, *best.overrides], lambda name: known.get(name, []), comment)
     job.output.mkdir(parents=True, exist_ok=True)
     own = job.output / "best.yaml"
@@ -138,32 +155,3 @@ def _write_best(job: Job, best: Best, metric: Metric) -> Path | None:
         return Path(shutil.copyfile(own, ready))
     except OSError:
         return None
-
-
-def study_figures(study: Study, metric: Metric) -> dict[str, Figure]:
-    """Name -> figure: history, slices, and what the score depends on."""
-    trials = [_shown(trial) for trial in finished(study)]
-    drawn = {
-        "search_history": figures.search_history(trials, metric),
-        "search_slices": figures.search_slices(trials, metric),
-    }
-    if importance := _importance(study):
-        drawn["search_importance"] = figures.search_importance(importance)
-    return drawn
-
-
-def _shown(trial: FrozenTrial) -> figures.SearchTrial:
-    state = trial.user_attrs.get("status", "failed")
-    seconds = trial.duration.total_seconds() if trial.duration else 0.0
-    return figures.SearchTrial(trial.number, state, trial.value, trial.params, seconds)
-
-
-def _importance(study: Study) -> dict[str, float]:
-    """Share of each dimension in the differences between scores; empty where there are too few to tell them apart."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    dimensions = {name for trial in complete for name in trial.params}
-    if len(dimensions) < 2 or len({trial.value for trial in complete}) <= len(dimensions):
-        return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that a choice was tried once only; the slices show it
-        return dict(optuna.importance.get_param_importances(study))

@@ -1,168 +1,199 @@
-"""Trials in flight: how many, since when, until when, and how they are called back."""
+"""A search in flight: its workers are watched, replaced and called back, and orphaned trials find new ones."""
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from functools import partial
-from multiprocessing import active_children, get_context, parent_process
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from optuna.storages import BaseStorage
 from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.errors import PipelineError
+from pipeline.search.crew import Crew, Shift, crew_of
+from pipeline.search.orphans import Orphanage, bury
 from pipeline.search.progress import Bar, standing
-from pipeline.search.study import finished, retire_stale
-from pipeline.search.trial import HOST, Ended, Job, run_trial
+from pipeline.search.sessions import Session
+from pipeline.search.stopping import StopRules, most_trials
+from pipeline.search.trial import Job, Tracks
+from pipeline.search.worker import beat_of
 
 if TYPE_CHECKING:
-    from pipeline.settings import SearchSettings
+    from pipeline.search.progress import Standing
 
-_SAME_FAILURES = 3  # in a row: then it is the search that is wrong, not a trial
-
-
-class InThisProcess(Executor):
-    """Runs what is submitted at once, here: one worker, and Ctrl-C reaches it where it is."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """The future is done when this returns."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+_LOOK_EVERY = 0.2  # seconds, at the workers
+_READ_EVERY = 1.0  # seconds, what they left in the study
+_ASK_EVERY = 10.0  # seconds, for trials whose machine is gone
+_WAIT_FOR_OTHERS = 2.0  # seconds between two looks whether other machines are done
+_VAIN_STARTS = 3  # of a worker that dies before it has a trial: then it is not a trial that kills it
 
 
-def cores() -> int:
-    """CPU cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+class Flight:
+    """One call's part of a search, from the first worker to the last.
 
-
-def threads_each(workers: int) -> int | None:
-    """CPU threads of one trial; None lets a lone worker choose by the size of its network."""
-    return None if workers == 1 else max(1, cores() // workers)
-
-
-@contextmanager
-def executor(workers: int) -> Iterator[Executor]:
-    """This process, or processes of their own; left to itself by an exception, it lets no new trial start."""
-    if workers == 1:
-        yield InThisProcess()
-        return
-    # Spawned, not forked: a fork would inherit locks of threads (torch, MLflow, the journal) that it does not have.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _prepare_worker, (threads_each(workers),))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _prepare_worker(threads: int | None) -> None:
-    """Ctrl-C is for the parent, which stops its workers in order; a worker whose parent is gone ends by itself."""
-    from threadpoolctl import threadpool_limits
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threadpool_limits(threads)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def drive(study: Study, job: Job) -> None:
-    """Run trials until the number or the time is reached.
-
-    Raises PipelineError if trials keep failing for one reason or a worker dies. Ctrl-C passes on, after the trials in
-    flight have been recorded as interrupted.
+    say: tells what the user waits for.
     """
-    rules = job.settings.search
-    assert rules is not None
-    began = time.monotonic()
-    look = partial(_look, study, job, rules, began)
-    with Bar(look, job.metric, job.settings.trainer.progress) as bar, executor(rules.workers) as workers:
-        try:
-            _loop(study, job, rules, began, workers, bar)
-        except BaseException as error:
-            _call_back(study, job, workers)
-            if isinstance(error, BrokenProcessPool):
-                raise PipelineError(
-                    "A worker process ended without a word, most likely for lack of memory. Its trials are first in "
-                    f"line when the search is run again; search.workers={max(1, rules.workers // 2)} needs less."
-                ) from error
-            raise
 
+    def __init__(
+        self, study: Study, storage: BaseStorage, job: Job, tracks: Tracks, session: Session, say: Callable[[str], None]
+    ) -> None:
+        self._study, self._storage, self._job, self._tracks = study, storage, job, tracks
+        self._session, self._say = session, say
+        self._stop_rules = StopRules(job.rules, job.objectives, job.settings.seed)
+        self._orphanage = Orphanage(study, storage, tracks, session, job.rules.heartbeat)
+        self._crew: Crew = crew_of(job)
+        self._shifts: dict[int, Shift] = {}  # worker's index -> what it is at
+        self._names: dict[int, str] = {}
+        self._begun: dict[int, float] = {}
+        self._starts = self._vain = 0
+        self._read = self._asked = 0.0
+        self._left_waiting: object = None
 
-def _look(study: Study, job: Job, rules: SearchSettings, began: float) -> Any:
-    until = None if rules.timeout is None else rules.timeout - (time.monotonic() - began)
-    return standing(study, rules.n_trials, rules.workers, job.settings.trainer.max_epochs, until)
+    def take_back(self) -> tuple[list[int], list[int]]:
+        """Before the first worker: give back the trials of workers that are gone. Their numbers, and those of others
+        that run elsewhere."""
+        gone = self._orphanage.take_back(())
+        return gone, [trial.number for trial in self._trials(TrialState.RUNNING)]
 
+    def run(self) -> None:
+        """Let the workers train until the number or the time is reached, here and on every other machine.
 
-def _loop(study: Study, job: Job, rules: SearchSettings, began: float, workers: Executor, bar: Bar) -> None:
-    failures: list[str] = []
-    flying: set[Future[Ended]] = set()
-    while True:
-        while len(flying) < rules.workers and _another(study, rules, began, len(flying)):
-            flying.add(workers.submit(run_trial, job))
-        if not flying:
+        Raises PipelineError if trials keep failing for one reason, or if workers die before they begin. Ctrl-C passes
+        on, after the trials in flight have been given back.
+        """
+        with Bar(self._standing, self._study, self._job.objectives, self._job.settings.trainer.progress):
+            try:
+                self._begin(range(self._job.rules.workers))
+                self._watch()
+                while count := self._wait_for_others():
+                    self._begin(range(min(count, self._job.rules.workers)))
+                    self._watch()
+            except BaseException:
+                self._call_back()
+                raise
+            self._crew.dismiss()
+
+    def _standing(self) -> Standing:
+        job = self._job
+        epochs = job.settings.trainer.max_epochs if job.followed else 0
+        most = most_trials(self._study, job.rules, job.space)
+        return standing(self._study, most, epochs, job.until - time.time())
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=states or None)
+
+    # ---- workers
+
+    def _begin(self, indices: Iterable[int]) -> None:
+        for index in indices:
+            # A name is never used again: a trial that carries it belongs to this worker or is an orphan.
+            self._names[index] = f"{self._session.name}.{index}.{self._starts}"
+            self._starts += 1
+            self._begun[index] = time.time()
+            self._shifts[index] = self._crew.start(self._names[index], index)
+
+    def _watch(self) -> None:
+        """Until every worker has ended; one that died is replaced, and so is one that hangs."""
+        while self._shifts:
+            for index in [index for index, shift in self._shifts.items() if shift.over()]:
+                self._ended(index)
+            if self._shifts:
+                self._look_after()
+                time.sleep(_LOOK_EVERY)
+
+    def _ended(self, index: int) -> None:
+        died = self._shifts.pop(index).died()
+        lost = bury(self._study, self._storage, self._tracks, self._names[index])
+        if not died:
+            self._end_those_in_line()
+        if not died and not lost:
             return
-        landed, flying = wait(flying, return_when=FIRST_COMPLETED)
-        for ended in sorted((future.result() for future in landed), key=lambda ended: ended.number):
-            bar.say(line(ended, job.metric))
-            failures = [*failures, ended.message] if ended.state == "failed" else []
-            _give_up_on(failures, ended)
+        self._vain = 0 if lost else self._vain + 1
+        if self._vain == _VAIN_STARTS:
+            raise PipelineError(
+                f"Worker processes ended without a word {self._vain} times before they had begun a trial, most likely "
+                f"for lack of memory; search.workers={max(1, self._job.rules.workers // 2)} needs less."
+            )
+        self._begin([index])
 
+    def _look_after(self) -> None:
+        """End workers that hang, and give back the trials of machines that are gone: now and then, for it reads."""
+        now = time.monotonic()
+        if now - self._read >= _READ_EVERY:
+            self._read = now
+            left = self._study.user_attrs
+            for index, shift in self._shifts.items():
+                if self._hangs(index, left):
+                    shift.end()
+        if now - self._asked >= _ASK_EVERY:
+            self._asked = now
+            self._orphanage.take_back([self._names[index] for index in self._shifts])
 
-def _another(study: Study, rules: SearchSettings, began: float, flying: int) -> bool:
-    in_time = rules.timeout is None or time.monotonic() - began < rules.timeout
-    return in_time and len(finished(study)) + flying < rules.n_trials
+    def _hangs(self, index: int, left: Mapping[str, Any]) -> bool:
+        begun = self._has_begun(index, left)
+        return begun is not None and time.time() - begun > self._job.rules.heartbeat
 
+    def _has_begun(self, index: int, left: Mapping[str, Any]) -> float | None:
+        """When a worker last gave a sign, or was started; None while it waits for a place on a cluster."""
+        beat = left.get(beat_of(self._names[index]))
+        if beat is None:
+            return None if self._crew.queues else self._begun[index]
+        return max(float(beat), self._begun[index])
 
-def _give_up_on(failures: list[str], ended: Ended) -> None:
-    last = failures[-_SAME_FAILURES:]
-    if len(last) == _SAME_FAILURES and len(set(last)) == 1:
-        kind = PipelineError if ended.mendable else RuntimeError
-        raise kind(f"{_SAME_FAILURES} trials in a row failed for the same reason: {ended.message}")
+    def _end_those_in_line(self) -> None:
+        """Since one worker found nothing left to do, those that still wait for a place would find nothing either."""
+        left = self._study.user_attrs if self._crew.queues else {}
+        for index in [index for index in self._shifts if self._has_begun(index, left) is None]:
+            self._shifts.pop(index).end()
 
+    def _call_back(self) -> None:
+        """Let trials in flight end after their epoch; a second Ctrl-C ends them now. What they leave is given back."""
+        self._session.tell("stopping")
+        try:
+            if self._shifts:
+                print("Stopping after the epoch in progress; Ctrl-C again stops at once.", file=sys.stderr)
+            deadline = time.monotonic() + self._job.rules.heartbeat
+            self._end_those_in_line()
+            while time.monotonic() < deadline and not all(shift.over() for shift in self._shifts.values()):
+                time.sleep(_LOOK_EVERY)
+        except KeyboardInterrupt:
+            pass
+        for shift in self._shifts.values():
+            if not shift.over():
+                shift.end()
+        self._crew.dismiss()
+        self._orphanage.take_back(())
 
-def _call_back(study: Study, job: Job, workers: Executor) -> None:
-    """Let trials in flight end after their epoch; a second Ctrl-C ends them now. What is left is retired."""
-    study.set_user_attr("stop", job.session)
-    try:
-        if not isinstance(workers, InThisProcess):
-            print("Stopping after the epoch in progress; Ctrl-C again stops at once.", file=sys.stderr)
-        workers.shutdown(cancel_futures=True)
-    except KeyboardInterrupt:
-        for child in active_children():
-            child.kill()  # a polite signal would wait for Lightning to reach the end of its batch
-            child.join()
-    retire_stale(study, HOST)
+    # ---- other machines
 
+    def _wait_for_others(self) -> int:
+        """After this call's own workers: until all others are done. Returns how many trials came back to be run."""
+        said = False
+        while True:
+            self._orphanage.take_back(())
+            if count := self._came_back():
+                self._session.tell("at work")
+                return count
+            self._session.tell("idle")
+            running = len(self._trials(TrialState.RUNNING))
+            at_work = [sign.host for sign in self._session.others().values() if sign.state == "at work"]
+            if not running and not at_work:
+                return 0
+            if not said:
+                self._say(f"Done here; waiting for {', '.join(at_work) or f'{running} trials that run elsewhere'} …")
+                said = True
+            time.sleep(min(_WAIT_FOR_OTHERS, self._job.rules.heartbeat / 4))
 
-def line(ended: Ended, metric: str) -> str:
-    """What is said of a trial that ended."""
-    result = f"{metric} {ended.score:.4f}" if ended.score is not None else ended.state
-    reason = f" · {ended.message.splitlines()[0]}" if ended.message else ""
-    values = " ".join(map(short, ended.overrides))
-    return f"trial {ended.number:>3}  {result:<16} {ended.seconds:6.1f} s  {values}{reason}"
-
-
-def short(override: str) -> str:
-    """An override whose number has four digits, to read, not to run."""
-    key, _, value = override.partition("=")
-    try:
-        return f"{key}={float(value):.4g}" if "." in value or "e" in value else override
-    except ValueError:
-        return override
+    def _came_back(self) -> int:
+        """How many trials wait that workers would still take."""
+        trials = self._trials()
+        waiting = [trial.number for trial in trials if trial.state is TrialState.WAITING]
+        wanted = most_trials(self._study, self._job.rules, self._job.space) - (len(trials) - len(waiting))
+        over = time.time() >= self._job.until or self._stop_rules.reason(self._study) is not None
+        state = (len(trials), waiting)
+        if over or not waiting or wanted <= 0 or state == self._left_waiting:
+            return 0
+        self._left_waiting = state  # workers that leave them waiting once more have a reason to
+        return min(len(waiting), wanted)

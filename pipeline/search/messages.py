@@ -8,27 +8,35 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from optuna.study import Study
-from optuna.trial import TrialState
 
-from pipeline.metrics import Metric
+from pipeline.search import repeats, samplers
 from pipeline.search.closing import Found
-from pipeline.search.flight import short
-from pipeline.search.space import Space, of_the_search
+from pipeline.search.edges import edges
+from pipeline.search.objectives import COSTS, Objective, front, limits, ranked, table, told
+from pipeline.search.sessions import HOST
+from pipeline.search.space import Space, of_the_search, short
+from pipeline.search.stopping import StopRules, most_trials
 from pipeline.search.study import finished
 
 if TYPE_CHECKING:
-    from pipeline.settings import Settings
+    from pipeline.search.trial import Job
+    from pipeline.settings import SearchSettings
+
+_LONGEST_FRONT = 20  # trials that are listed
+_OFF = {"target": "null", "patience": "null", "terminator": "false"}  # the stop rules, as overrides that end them
 
 
-def introduction(
-    study: Study, settings: Settings, metric: Metric, retired: Sequence[int], elsewhere: Sequence[int]
-) -> str:
-    """Which study it is, how far it has come, and what was found of earlier calls."""
-    assert settings.search is not None
-    done, wanted = len(finished(study)), settings.search.n_trials
+def introduction(study: Study, job: Job, retired: Sequence[int], elsewhere: Sequence[int], given: int) -> str:
+    """Which study it is, how far it has come, what was found of earlier calls, and how many trials a file gave."""
+    done, wanted = len(finished(study)), most_trials(study, job.rules, job.space)
     state = f"{done} of {wanted} trials done" if done else f"{wanted} trials"
-    better = "higher" if metric.direction == "maximize" else "lower"
-    lines = [f"Study {study.study_name}: {state}; {metric.name}, mean over folds, {better} is better."]
+    lines = [f"Study {study.study_name}: {state}; {'; '.join(map(_aim, job.objectives))}."]
+    if limited := limits(job.rules.constraints):
+        allowed = ", ".join(f"{name} {most:g}" for name, most in limited.items())
+        lines.append(f"Limits: {allowed}; a network beyond them is not trained.")
+    lines += samplers.notes(job.rules, job.space)
+    if given:
+        lines.append(f"First in line: {given} trial{'s' * (given > 1)} of {job.rules.warm_start}.")
     if retired:
         lines.append(f"Cut off and first in line again: trials {', '.join(map(str, retired))}.")
     if elsewhere:
@@ -45,21 +53,24 @@ def description(space: Space) -> str:
     return "\n".join(["Searched:", *lines, f"Fixed: {' '.join([*fixed, rest])}"])
 
 
-def summary(study: Study, found: Found, wanted: int, overrides: Sequence[str], hint: str) -> str:
-    """The last lines: what was found, how far to trust it, and where to go from here."""
-    states = Counter(trial.user_attrs.get("status", "failed") for trial in finished(study))
-    count, score = sum(states.values()), found.score
-    interval = "" if score.n == 1 else f", 95 % interval {score.low:.4f} … {score.high:.4f}"
-    ended = ", ".join(f"{n} {state}" for state, n in states.items())
-    lines = [
-        "",
-        f"Best of {count} trials ({ended}): trial {found.best.number}",
-        f"  {' '.join(map(short, found.best.overrides))}",
-        f"  {found.metric} {score.mean:.4f}, mean over {score.n} fold{'s' * (score.n > 1)}{interval}",
-        *_test(found, count),
-        f"Files: {found.output}",
-        f"More:  {command(overrides, wanted if count < wanted else 2 * count)}",
-    ]
+def summary(study: Study, found: Found, job: Job, overrides: Sequence[str], hint: str, in_time: bool) -> str:
+    """The last lines: what was found, how far to trust it, and where to go from here.
+
+    in_time: whether the search ended before `search.timeout`.
+    """
+    over = finished(study)
+    states = Counter(trial.user_attrs.get("status", "failed") for trial in over)
+    count, ended = len(over), ", ".join(f"{n} {state}" for state, n in states.items())
+    reason = StopRules(job.rules, job.objectives, job.settings.seed).reason(study)
+    lines = ["", f"Best of {count} trials ({ended}): trial {found.best.number}"]
+    lines += [f"  {' '.join(map(short, found.best.overrides))}", *_scores(found, job.objectives)]
+    lines += _test(found, states["complete"] + states["pruned"])
+    if found.repeated:
+        lines.append(repeats.report(found.repeated, job.objectives[0]))
+    if len(job.objectives) > 1:
+        lines += _front(study, job.objectives)
+    lines += [*_ending(study, job, reason, in_time), *edges(study, job.space, found.best.params)]
+    lines += [f"Files: {found.output}", *_more(study, job, overrides, lifted=reason is not None)]
     if found.ready is not None:
         lines.append(f"Again: python scripts/train.py experiment={found.ready.stem}")
     if hint:
@@ -67,28 +78,71 @@ def summary(study: Study, found: Found, wanted: int, overrides: Sequence[str], h
     return "\n".join(lines)
 
 
-def farewell(study: Study, metric: Metric, overrides: Sequence[str], wanted: int) -> str:
+def _ending(study: Study, job: Job, reason: str | None, in_time: bool) -> list[str]:
+    """Why it ended before its last trial, and by which rule it would have ended otherwise."""
+    count, wanted = len(finished(study)), most_trials(study, job.rules, job.space)
+    if count < wanted and reason is None and not in_time:
+        reason = f"The time was up (search.timeout={job.rules.timeout:g})."
+    early = f"Ended after {count} of {wanted} trials. " if count < wanted else ""
+    return [] if reason is None else [f"{early}{reason}"]
+
+
+def _front(study: Study, objectives: Sequence[Objective]) -> list[str]:
+    best = front(study)
+    rest = [f"  … and {len(best) - _LONGEST_FRONT} more"] if len(best) > _LONGEST_FRONT else []
+    return ["The front, which no other trial beats in everything:", table(best[:_LONGEST_FRONT], objectives), *rest]
+
+
+def _more(study: Study, job: Job, overrides: Sequence[str], lifted: bool) -> list[str]:
+    """The command that goes on, if anything is left to try. lifted: without the stop rules."""
+    count, wanted = len(finished(study)), most_trials(study, job.rules, job.space)
+    more = wanted if count < wanted else 2 * count
+    if most_trials(study, job.rules.model_copy(update={"n_trials": more}), job.space) <= count:
+        return ["Every combination has been tried."]
+    return [f"More:  {command(overrides, more, job.rules if lifted else None)}"]
+
+
+def farewell(study: Study, job: Job, overrides: Sequence[str]) -> str:
     """What is said after Ctrl-C: the best so far and the way to go on."""
-    over = finished(study)
-    complete = [trial for trial in over if trial.state is TrialState.COMPLETE]
-    best = (
-        f"best {metric.name} {study.best_value:.4f} in trial {study.best_trial.number}" if complete else "none complete"
-    )
-    go_on = f"Go on with: {command(overrides, wanted)}"
-    return f"\nInterrupted after {len(over)} of {wanted} trials, {best}.\n{go_on}"
+    count, wanted = len(finished(study)), most_trials(study, job.rules, job.space)
+    best = [f"best {told(job.objectives, trial.values)} in trial {trial.number}" for trial in ranked(study)[:1]]
+    go_on = f"Go on with: {command(overrides, job.rules.n_trials)}"
+    return f"\nInterrupted after {count} of {wanted} trials, {best[0] if best else 'none complete'}.\n{go_on}"
 
 
-def command(overrides: Sequence[str], n_trials: int) -> str:
-    """What goes on with this study."""
-    kept = [text for text in overrides if not text.startswith("search.n_trials=")]
-    return shlex.join(["python", "scripts/sweep.py", *kept, f"search.n_trials={n_trials}"])
+def command(overrides: Sequence[str], n_trials: int, ended: SearchSettings | None = None) -> str:
+    """What goes on with this study. ended: one that stop rules have ended, so that they must be lifted."""
+    lifted = {f"search.{name}": off for name, off in _OFF.items() if ended and _is_on(getattr(ended, name))}
+    new = {"search.n_trials": n_trials, **lifted}
+    kept = [text for text in overrides if text.partition("=")[0] not in new]
+    return shlex.join(["python", "scripts/sweep.py", *kept, *(f"{name}={value}" for name, value in new.items())])
+
+
+def _is_on(rule: float | bool | None) -> bool:
+    return rule is not None and rule is not False
+
+
+def _aim(objective: Objective) -> str:
+    """An objective in words."""
+    what = COSTS.get(objective.name, "mean over folds")
+    return f"{objective.name}, {what}, {'higher' if objective.direction == 'maximize' else 'lower'} is better"
+
+
+def _scores(found: Found, objectives: Sequence[Objective]) -> list[str]:
+    """What the winner came to in the search: a score with its interval, then the other objectives."""
+    score = found.score
+    interval = "" if score.n == 1 else f", 95 % interval {score.low:.4f} … {score.high:.4f}"
+    lines = [f"  {found.metric} {score.mean:.4f}, mean over {score.n} fold{'s' * (score.n > 1)}{interval}"]
+    others = [pair for pair in zip(objectives, found.best.values, strict=True) if pair[0].name != found.metric]
+    return lines + [f"  {told([one], [value])}" for one, value in others]
 
 
 def _test(found: Found, count: int) -> list[str]:
     if not found.test:
         return ["  No test rows were scored."]
     scores = ", ".join(f"{name} {value:.4f}" for name, value in found.test.items())
-    when = "now" if found.outcome is not None else "by an earlier call"
+    where = "" if found.host == HOST else f" on {found.host}"
+    when = "now" if found.outcome is not None else f"by an earlier call{where}"
     times = "seen once" if found.looks == 1 else f"seen {found.looks} times, once for each best trial of this study"
     trust = f"  The best of {count} k-fold scores flatters, for it was picked by being best; the test score does not."
-    return [f"  Test rows, {times}, {when}: {scores}", trust]
+    return [f"  Test rows, {times}, {when}: {scores}", *([trust] if count > 1 else [])]

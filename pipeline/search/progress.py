@@ -5,18 +5,24 @@ from __future__ import annotations
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import fmean
 from types import TracebackType
+from typing import Any
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from pipeline.search.objectives import Objective, ranked, told
+from pipeline.search.space import short
 from pipeline.search.study import finished
 
 _REFRESH = 0.5  # seconds
+_ALIVE_EVERY = 20.0  # seconds
+_SHOWN = 2  # running trials that the line has room for
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,11 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A moment of a search. epochs: of one trial. left: seconds, None before there is anything to judge by."""
+    """A moment of a search.
+
+    epochs: of one trial; 0 where trials do not report them. best: in the first objective. left: seconds, None before
+    there is anything to judge by.
+    """
 
     done: int
     total: int
@@ -41,15 +51,14 @@ class Standing:
     left: float | None
 
 
-def standing(study: Study, total: int, workers: int, epochs: int, until: float | None) -> Standing:
-    """Read the study. `epochs`: of one trial; `until`: seconds to the last start of a trial, or None."""
+def standing(study: Study, total: int, epochs: int, until: float) -> Standing:
+    """Read the study. `epochs`: of one trial, 0 if they are not reported; `until`: seconds to the last start."""
     over = finished(study)
     running = tuple(_running(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
-    values = [trial.value for trial in over if trial.state is TrialState.COMPLETE and trial.value is not None]
-    best = None if not values else max(values) if study.direction.name == "MAXIMIZE" else min(values)
+    best = [trial.values[0] for trial in ranked(study)[:1]]
     each = _seconds_each(over, running, epochs)
-    left = None if each is None else _left(total - len(over), each, running, workers, until)
-    return Standing(len(over), total, epochs, running, best, left)
+    left = None if each is None else _left(total - len(over), each, running, until)
+    return Standing(len(over), total, epochs, running, best[0] if best else None, left)
 
 
 def _running(trial: FrozenTrial) -> Running:
@@ -67,22 +76,35 @@ def _seconds_each(over: Sequence[FrozenTrial], running: Sequence[Running], epoch
     return fmean(took[-10:]) if took else None
 
 
-def _left(trials: int, each: float, running: Sequence[Running], workers: int, until: float | None) -> float:
+def _left(trials: int, each: float, running: Sequence[Running], until: float) -> float:
     """Seconds to the end: by the number of trials, or by the time limit after which none starts."""
     spent = sum(min(trial.seconds, each) for trial in running)
-    by_number = max(0.0, trials * each - spent) / workers
-    return by_number if until is None else min(by_number, max(0.0, until) + each)
+    by_number = max(0.0, trials * each - spent) / max(1, len(running))
+    return min(by_number, max(0.0, until) + each)
 
 
-def sentence(now: Standing, metric: str) -> str:
-    """What stands beside the bar; the end is cut where the terminal is narrow."""
-    parts = ["no score yet" if now.best is None else f"best {now.best:.4f}"]
+def sentence(now: Standing, objective: Objective) -> str:
+    """What stands beside the bar; the end is cut where the terminal is narrow. objective: the first."""
+    parts = ["no score yet" if now.best is None else f"best {objective.shown(now.best)}"]
     if now.left is not None:
         parts.append(f"{clock(now.left)} left")
-    for trial in now.running:
-        score = "" if trial.score is None else f" {metric} {trial.score:.4f}"
-        parts.append(f"trial {trial.number} epoch {trial.epoch}/{now.epochs}{score}")
+    for trial in now.running[:_SHOWN]:
+        epoch = f" epoch {trial.epoch}/{now.epochs}" if now.epochs else ""
+        score = "" if trial.score is None else f" {told([objective], [trial.score])}"
+        parts.append(f"trial {trial.number}{epoch}{score}")
+    if len(now.running) > _SHOWN:
+        parts.append(f"and {len(now.running) - _SHOWN} more")
     return " · ".join(parts)
+
+
+def line(trial: FrozenTrial, objectives: Sequence[Objective]) -> str:
+    """What is said of a trial that ended."""
+    state = str(trial.user_attrs.get("status", "failed"))
+    result = told(objectives, trial.values) if state == "complete" else state
+    seconds = trial.duration.total_seconds() if trial.duration else 0.0
+    reason = str(trial.user_attrs.get("message", "")).partition("\n")[0]
+    values = " ".join(map(short, trial.user_attrs.get("overrides", [])))
+    return f"trial {trial.number:>3}  {result:<16} {seconds:6.1f} s  {values}{f' · {reason}' if reason else ''}"
 
 
 def clock(seconds: float) -> str:
@@ -93,48 +115,64 @@ def clock(seconds: float) -> str:
 
 
 class Bar:
-    """The progress of a search on stderr: a bar on a terminal, else only the lines that it is told to say.
+    """The progress of a search on stderr: a bar on a terminal, and a line for each trial that has ended.
 
     A thread of its own reads the study, so that time runs on while an epoch is trained, here or in another process.
+    Where there is no terminal, a line now and then says that the search is alive.
     """
 
-    def __init__(self, look: Callable[[], Standing], metric: str, shown: bool) -> None:
-        self._look, self._metric = look, metric
-        self._shown = shown and sys.stderr.isatty()
+    def __init__(
+        self, look: Callable[[], Standing], study: Study, objectives: Sequence[Objective], shown: bool
+    ) -> None:
+        self._look, self._study, self._objectives = look, study, objectives
+        self._bar = self._open() if shown and sys.stderr.isatty() else None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._said = {trial.number for trial in finished(study)}
+        self._quiet_since = time.monotonic()
 
     def __enter__(self) -> Bar:
-        if self._shown:
-            from tqdm import tqdm
-
-            size = shutil.get_terminal_size()  # tqdm itself draws nothing where the terminal does not tell its size
-            look = "search {n_fmt}/{total_fmt} |{bar:20}| {desc}"
-            self._bar = tqdm(total=self._look().total, bar_format=look, ncols=size.columns - 1, nrows=size.lines)
-            self._thread.start()
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        if self._shown:
-            self._thread.join()
+        self._thread.join()
+        self._tell()
+        if self._bar is not None:
             self._bar.close()
 
-    def say(self, line: str) -> None:
-        """A line that stays."""
-        if self._shown:
-            self._bar.write(line, file=sys.stderr)
-        else:
-            now = self._look()
-            print(f"{line}  [{now.done}/{now.total} · {sentence(now, self._metric)}]", file=sys.stderr, flush=True)
+    def _open(self) -> Any:
+        from tqdm import tqdm
+
+        size = shutil.get_terminal_size()  # tqdm itself draws nothing where the terminal does not tell its size
+        look = "search {n_fmt}/{total_fmt} |{bar:20}| {desc}"
+        return tqdm(total=self._look().total, bar_format=look, ncols=size.columns - 1, nrows=size.lines)
 
     def _watch(self) -> None:
         while not self._over.wait(_REFRESH):
             try:
-                now = self._look()
+                self._tell()
             except Exception:  # the storage is gone: the search meets the same error and tells it
                 return
+
+    def _tell(self) -> None:
+        now = self._look()
+        fresh = [trial for trial in finished(self._study) if trial.number not in self._said]
+        self._said.update(trial.number for trial in fresh)
+        lines = [line(trial, self._objectives) for trial in fresh]
+        beside = sentence(now, self._objectives[0])
+        if self._bar is not None:
+            for text in lines:
+                self._bar.write(text, file=sys.stderr)
             self._bar.n = now.done
-            self._bar.set_description_str(sentence(now, self._metric))
+            self._bar.set_description_str(beside)
+            return
+        state = f"[{now.done}/{now.total} · {beside}]"
+        if not lines and time.monotonic() - self._quiet_since > _ALIVE_EVERY and not self._over.is_set():
+            lines = ["…"]
+        for text in lines:
+            print(f"{text}  {state}", file=sys.stderr, flush=True)
+            self._quiet_since = time.monotonic()

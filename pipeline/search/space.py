@@ -8,6 +8,11 @@ An override in sweep syntax is a dimension, any other is fixed:
     trainer.batch_size=int(interval(16,128))  a whole number
     trainer.max_epochs=range(5,20,5)          5, 10 or 15: as in Hydra, the end is not included
     activation=glob(*elu)                     every option of the group whose name fits
+    model.hidden=[64],[128,64]                one of these lists
+    model.hidden.depth=range(1,4) model.hidden.width=16,64     a list of so many equal widths
+
+A setting that only some choices of a searched group take (`optimizer.momentum` beside `optimizer=adam,sgd`) is a
+dimension of trials with those choices.
 
 `search.space` of a configuration holds the same, name by name. There a dimension may depend on the choice of its
 group: `optimizer.lr: {adam: <syntax>, sgd: <syntax>}`; only the branch of the current choice is searched, under a name
@@ -19,17 +24,22 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
+from pipeline.search.values import Choices, Numbers, Suggests
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 GroupOptions = Callable[[str], Sequence[str]]
 """Config group -> names of its options; empty where there is no such group."""
+
+Takes = Callable[[str, str, str], bool]
+"""(group, option, name) -> whether `group=option` has a setting `group.name`."""
 
 # Scores of trials that differ in these could not be compared, or would flatter: the luckiest draw would win.
 _NOT_SEARCHED = {
@@ -45,81 +55,21 @@ _NOT_SEARCHED = {
 }
 _OF_THE_SEARCH = ("search", "output", "tracking", "hydra")
 _SEARCHED_ANYWAY = ("data.normalize",)
-
-
-class Suggests(Protocol):
-    """The part of an Optuna trial that proposes values."""
-
-    def suggest_categorical(self, name: str, choices: Sequence[str]) -> Any: ...
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
-
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """Texts as they stand on the right side of an override, so that lists and null are choices like any other."""
-
-    options: tuple[str, ...]
-
-    def suggest(self, trial: Suggests, name: str) -> str:
-        """One of the options."""
-        return str(trial.suggest_categorical(name, self.options))
-
-    def probes(self) -> tuple[str, ...]:
-        """The values to check before a search: all."""
-        return self.options
-
-    def __str__(self) -> str:
-        return " | ".join(self.options)
-
-
-@dataclass(frozen=True, slots=True)
-class Numbers:
-    """low … high, both included. Raises ConfigError if nothing lies between them."""
-
-    low: float
-    high: float
-    integer: bool = False
-    log: bool = False
-    step: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.low > self.high:
-            raise ConfigError(f"the lower end must not be above the upper end; got {self.low:.12g} … {self.high:.12g}")
-        if self.log and self.low <= 0:
-            raise ConfigError(f"tag(log, …) needs a lower end above 0; got {self.low:.12g}")
-        if self.log and self.step not in (None, 1):
-            raise ConfigError("tag(log, …) cannot have a step other than 1; use an interval")
-
-    def suggest(self, trial: Suggests, name: str) -> str:
-        """A number, written so that it reads back exactly."""
-        if self.integer:
-            step = int(self.step or 1)
-            return repr(int(trial.suggest_int(name, int(self.low), int(self.high), step=step, log=self.log)))
-        number = float(trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log))
-        return repr(float(f"{number:.12g}") if self.step else number)  # 0.3, not 3 × 0.1 = 0.30000000000000004
-
-    def probes(self) -> tuple[str, ...]:
-        """The values to check before a search: both ends."""
-        return tuple(dict.fromkeys(repr(int(end) if self.integer else float(end)) for end in (self.low, self.high)))
-
-    def __str__(self) -> str:
-        step = f", step {self.step:.12g}" if self.step not in (None, 1) else ""
-        return f"{self.low:.12g} … {self.high:.12g}" + step + (", whole" if self.integer else "") + (", log" * self.log)
+_LARGEST_GRID = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
     """A setting to vary. `key` is the left side of its override (with `+` if it adds a key).
 
-    `when`: (group, choice) under which the dimension exists, or None for always.
+    `when`: (group, choices) under which the dimension exists, or None for always.
+    `branch`: the choice it is for, where the same setting has other values under another choice.
     """
 
     key: str
     values: Choices | Numbers
-    when: tuple[str, str] | None = None
+    when: tuple[str, tuple[str, ...]] | None = None
+    branch: str = ""
 
     @property
     def setting(self) -> str:
@@ -129,29 +79,72 @@ class Dimension:
     @property
     def name(self) -> str:
         """What the study calls it."""
-        return f"{self.setting}[{self.when[1]}]" if self.when else self.setting
+        return f"{self.setting}[{self.branch}]" if self.branch else self.setting
+
+    @property
+    def list_part(self) -> str:
+        """Of a list of equal numbers, `depth` or `width`; empty for a setting of its own."""
+        parts = self.setting.split(".")
+        return parts[-1] if len(parts) > 2 and parts[-1] in ("depth", "width") else ""
 
     def exists(self, chosen: Mapping[str, str]) -> bool:
         """Whether it applies beside these values (setting -> value)."""
-        return self.when is None or chosen.get(self.when[0]) == self.when[1]
+        return self.when is None or chosen.get(self.when[0]) in self.when[1]
+
+    def __str__(self) -> str:
+        if self.when is None or self.branch:
+            return str(self.values)
+        return f"{self.values}, with {self.when[0]}={','.join(self.when[1])}"
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Dimensions in an order of their own (so that the command line's order changes nothing) and what is fixed."""
+    """Dimensions in an order of their own (so that the command line's order changes nothing) and what is fixed.
+
+    `listed`: the dimensions are those of `search.space` rather than of the command line.
+    """
 
     dimensions: tuple[Dimension, ...]
     fixed: tuple[str, ...]
+    listed: bool = False
 
     def suggest(self, trial: Suggests) -> list[str]:
         """The overrides of one trial's dimensions."""
         chosen: dict[str, str] = {}
-        overrides = []
         for dimension in self.dimensions:
             if dimension.exists(chosen):
                 chosen[dimension.setting] = dimension.values.suggest(trial, dimension.name)
-                overrides.append(f"{dimension.key}={chosen[dimension.setting]}")
-        return overrides
+        return self._overrides(chosen)
+
+    def _overrides(self, chosen: Mapping[str, str]) -> list[str]:
+        """Setting -> value, as they were chosen, in words for Hydra; a depth and a width make one list."""
+        keys = {dimension.setting: dimension for dimension in self.dimensions}
+        written = []
+        for setting, value in chosen.items():
+            dimension = keys[setting]
+            if dimension.list_part == "depth":
+                written.append(_list(dimension.key, value, chosen[_partner(setting)]))
+            elif not dimension.list_part:
+                written.append(f"{dimension.key}={value}")
+        return written
+
+    def points(self) -> list[dict[str, Any]]:
+        """Every combination, each as a study holds a trial's values.
+
+        Raises ConfigError if a dimension has no end of values, or if there are more combinations than anyone tries.
+        """
+        problems = _Problems()
+        problems.collect((dimension.name, dimension.values.grid) for dimension in self.dimensions)
+        problems.settle("A grid needs values to choose from:")
+        found: list[tuple[dict[str, Any], dict[str, str]]] = [({}, {})]
+        for dimension in self.dimensions:
+            found = list(islice((pair for known in found for pair in _branched(dimension, *known)), _LARGEST_GRID + 1))
+            if len(found) > _LARGEST_GRID:
+                raise ConfigError(
+                    f"The grid has more than {_LARGEST_GRID:,} points. Give fewer values, or search/sampler=qmc, which "
+                    "covers the space evenly with any number of trials."
+                )
+        return list({tuple(self._overrides(chosen)): values for values, chosen in found}.values())
 
     def check(self, compose: Callable[[list[str]], object]) -> None:
         """Compose every value. Raises ConfigError with all that do not, each with what `compose` says of it.
@@ -173,20 +166,53 @@ class Space:
         return list(dict.fromkeys(probe for dimension in self.dimensions for probe in self._probes_of(dimension)))
 
     def _probes_of(self, dimension: Dimension) -> list[tuple[str, ...]]:
-        values = [f"{dimension.key}={value}" for value in dimension.values.probes()]
+        values = self._tried(dimension)
         return [(*context, value) for context in self._contexts(dimension) for value in values]
 
+    def _tried(self, dimension: Dimension) -> list[str]:
+        """One dimension's values to check, as overrides; those of a width stand with its depth."""
+        values = dimension.values.probes()
+        if not dimension.list_part:
+            return [f"{dimension.key}={value}" for value in values]
+        if dimension.list_part == "width":
+            return []
+        (width,) = (other for other in self.dimensions if other.setting == _partner(dimension.setting))
+        return [_list(dimension.key, depth, each) for depth in values for each in width.values.probes()]
+
     def _contexts(self, dimension: Dimension) -> list[list[str]]:
-        """What the dimension's group may be: optimizer.momentum must suit every optimizer that may be chosen."""
+        """What the dimension's group may be: optimizer.momentum must suit every optimizer that it may stand beside."""
         if dimension.when is not None:
-            return [[f"{dimension.when[0]}={dimension.when[1]}"]]
+            return [[f"{dimension.when[0]}={choice}"] for choice in dimension.when[1]]
         group = dimension.setting.partition(".")[0]
         heads = [head for head in self.dimensions if head.setting == group and head is not dimension]
         return [[f"{head.key}={value}"] for head in heads for value in head.values.probes()] or [[]]
 
     def describe(self) -> dict[str, str]:
         """Name -> values in words; equal descriptions are equal spaces."""
-        return {dimension.name: str(dimension.values) for dimension in self.dimensions}
+        return {dimension.name: str(dimension) for dimension in self.dimensions}
+
+
+def _list(key: str, depth: str, width: str) -> str:
+    """model.hidden.depth=2 and model.hidden.width=64 are model.hidden=[64,64]."""
+    return f"{key.rpartition('.')[0]}=[{','.join([width] * int(depth))}]"
+
+
+def _partner(setting: str) -> str:
+    """The width of a depth, and the other way round."""
+    head, _, part = setting.rpartition(".")
+    return f"{head}.{'width' if part == 'depth' else 'depth'}"
+
+
+def _branched(
+    dimension: Dimension, values: dict[str, Any], chosen: dict[str, str]
+) -> list[tuple[dict[str, Any], dict[str, str]]]:
+    """One combination with each value of another dimension; as it was where that one does not exist."""
+    if not dimension.exists(chosen):
+        return [(values, chosen)]
+    return [
+        ({**values, dimension.name: value}, {**chosen, dimension.setting: dimension.values.written(value)})
+        for value in dimension.values.grid()
+    ]
 
 
 def _packed(probes: Sequence[tuple[str, ...]]) -> list[list[tuple[str, ...]]]:
@@ -212,7 +238,13 @@ def _refusal(compose: Callable[[list[str]], object], overrides: list[str]) -> st
     return ""
 
 
-def read(overrides: Iterable[str], default: Mapping[str, Any], options: GroupOptions) -> Space:
+def _anything(_group: str, _option: str, _name: str) -> bool:
+    return True
+
+
+def read(
+    overrides: Iterable[str], default: Mapping[str, Any], options: GroupOptions, takes: Takes = _anything
+) -> Space:
     """The space of a command line; `default` (a `search.space`) serves where the line names no dimension.
 
     A fixed override removes that dimension of the default. Raises ConfigError with all problems in one message.
@@ -232,8 +264,9 @@ def read(overrides: Iterable[str], default: Mapping[str, Any], options: GroupOpt
             "There is nothing to search: every setting is fixed. Give at least one override in sweep syntax, for "
             "example activation=relu,tanh, or run scripts/train.py for a single experiment."
         )
+    dimensions = [_restricted(dimension, dimensions, takes) for dimension in dimensions]
     ordered = sorted(dimensions, key=lambda dimension: (dimension.when is not None, dimension.name))
-    return Space(tuple(ordered), tuple(str(override.input_line) for override in fixed))
+    return Space(tuple(ordered), tuple(str(override.input_line) for override in fixed), listed=not swept)
 
 
 def fixed_part(overrides: Iterable[str]) -> list[str]:
@@ -260,11 +293,21 @@ class _Problems:
                 self.told.append(f"{where}: {error}")
         return results
 
-    def settle(self) -> None:
+    def settle(self, title: str = "The search space must be mended:") -> None:
         """Raise what was gathered, if anything was."""
         if self.told:
             listed = "\n".join(f"  - {problem}" for problem in self.told)
-            raise ConfigError(f"The search space must be mended:\n{listed}")
+            raise ConfigError(f"{title}\n{listed}")
+
+
+def _restricted(dimension: Dimension, dimensions: Sequence[Dimension], takes: Takes) -> Dimension:
+    """The dimension for those choices of its group that take it. One that no choice takes is left to `Space.check`."""
+    group, _, rest = dimension.setting.partition(".")
+    choices = [c for head in dimensions if head.setting == group for c in head.values.probes()] if rest else []
+    if dimension.when is not None:
+        return dimension
+    fitting = tuple(choice for choice in choices if takes(group, choice, rest.partition(".")[0]))
+    return replace(dimension, when=(group, fitting)) if 0 < len(fitting) < len(choices) else dimension
 
 
 def parse(text: str) -> Override:
@@ -282,6 +325,15 @@ def parse(text: str) -> Override:
 def of_the_search(text: str) -> bool:
     """Whether an override says how to search and record rather than what is tried."""
     return text.lstrip("+~").replace("/", ".").partition("=")[0].partition(".")[0] in _OF_THE_SEARCH
+
+
+def short(override: str) -> str:
+    """An override whose number has four digits, to read, not to run."""
+    key, _, value = override.partition("=")
+    try:
+        return f"{key}={float(value):.4g}" if "." in value or "e" in value else override
+    except ValueError:
+        return override
 
 
 def _dimension(override: Override, options: GroupOptions) -> Dimension:
@@ -379,7 +431,7 @@ def _branches(
         )
     heads = _syntax(group, space[group], options).probes()
     return [
-        Dimension(key, _syntax(key, syntax, options), when=(group, choice))
+        Dimension(key, _syntax(key, syntax, options), when=(group, (choice,)), branch=choice)
         for choice, syntax in branches.items()
         if choice in heads
     ]
@@ -394,6 +446,29 @@ def _unfit(dimensions: Sequence[Dimension], fixed: Collection[str]) -> list[str]
             problems.append(f"{setting} cannot be searched: {reason}")
         if setting in fixed:
             problems.append(f"{setting} is both fixed and searched")
+    problems += _unpaired(dimensions, fixed)
     names = [dimension.name for dimension in dimensions]
     problems += [f"{name} is searched twice" for name in dict.fromkeys(names) if names.count(name) > 1]
     return problems
+
+
+def _unpaired(dimensions: Sequence[Dimension], fixed: Collection[str]) -> list[str]:
+    """Lists whose depth is searched without a width, or beside a list that is given."""
+    problems = []
+    for dimension in (dimension for dimension in dimensions if dimension.list_part):
+        whole, other = dimension.setting.rpartition(".")[0], _partner(dimension.setting)
+        if whole in fixed or any(one.setting == whole for one in dimensions):
+            problems.append(f"{whole} is given as a whole and by its {dimension.list_part}: give one of them")
+        elif not any(one.setting == other for one in dimensions):
+            problems.append(f"{dimension.setting} needs {other} beside it; a single value is written choice(64)")
+        elif dimension.list_part == "depth" and not _counts(dimension.values):
+            problems.append(
+                f"{dimension.setting} must be whole numbers from 0 on, as range(1,4); got {dimension.values}"
+            )
+    return problems
+
+
+def _counts(values: Choices | Numbers) -> bool:
+    if isinstance(values, Numbers):
+        return values.integer and values.low >= 0
+    return all(option.isdecimal() for option in values.options)

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import inspect
 import json
+import os
+import random
 import re
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.metrics import Direction
-from pipeline.streams import stream_seed
 
 if TYPE_CHECKING:
     from pipeline.search.space import Space
-    from pipeline.settings import Component, Settings
+    from pipeline.settings import Settings
 
 # Settings that change neither what a trial computes nor how the next one is chosen: a study goes on without asking.
 _FREE = (
@@ -35,6 +35,7 @@ _FREE = (
     "tracking",
     "data.path",
     "trainer.progress",
+    "trainer.inspect",
     "trainer.threads",
     "trainer.accelerator",
     "trainer.devices",
@@ -44,12 +45,24 @@ _FREE = (
     "search.n_trials",
     "search.timeout",
     "search.workers",
+    "search.executor",
+    "search.cluster",
+    "search.slurm",
+    "search.heartbeat",
+    "search.stack",
     "search.study_name",
     "search.storage",
+    "search.target",
+    "search.patience",
+    "search.terminator",
+    "search.repeats",
+    "search.warm_start",
     "search.space",  # the space that is really searched is compared apart
 )
-_CUT = "interrupted trial "
 _IDENTITY = "identity"
+_MORE_ATTEMPTS = 4
+# What a database says of two machines that create its tables at the same time: a moment later they are there.
+_CREATED_BY_ANOTHER = ("IntegrityError", "ProgrammingError")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +122,26 @@ def connect(address: str) -> BaseStorage:
     """
     try:
         if _is_url(address):
-            return RDBStorage(address)
+            return _database(address)
         path = absolute(address)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(path))
     except Exception as error:  # every driver has exceptions of its own
         raise _cannot_open(address, error) from error
+
+
+def _database(url: str) -> BaseStorage:
+    """Connections that a server dropped are noticed and replaced, and each process keeps one while it has nothing to
+    ask: a server allows a hundred by default."""
+    kept = {} if url.startswith("sqlite") else {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 9}
+    for _ in range(_MORE_ATTEMPTS):
+        try:
+            return get_storage(RDBStorage(url, engine_kwargs=kept))
+        except Exception as error:
+            if type(error).__name__ not in _CREATED_BY_ANOTHER:
+                raise
+            time.sleep(random.uniform(0.2, 1.0))
+    return get_storage(RDBStorage(url, engine_kwargs=kept))
 
 
 def _cannot_open(address: str, error: Exception) -> StoreError:
@@ -153,9 +180,12 @@ def alone(address: str, name: str, host: str) -> Iterator[None]:
         lock.release()
 
 
-def open_study(storage: BaseStorage, name: str, identity: Identity, direction: Direction) -> Study:
-    """Create the study, or go on with it. Raises ConfigError if one of this name is a study of something else."""
-    study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+def open_study(storage: BaseStorage, name: str, identity: Identity, directions: Sequence[Direction]) -> Study:
+    """Create the study, or go on with it. directions: of its objectives.
+
+    Raises ConfigError if one of this name is a study of something else.
+    """
+    study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
     known = study.user_attrs.get(_IDENTITY)
     if known is None:
         study.set_user_attr(_IDENTITY, dict(identity.facts))
@@ -169,107 +199,53 @@ def open_study(storage: BaseStorage, name: str, identity: Identity, direction: D
     return study
 
 
-class SeededSampler(BaseSampler):
-    """The configured sampler, built anew for every trial and seeded by the trial's place in the study.
-
-    So what is proposed depends on the trials recorded, not on which process asks or how often it was restarted. A
-    trial that repeats an interrupted one takes its place: the ones after it are seeded as if nothing had happened.
-    """
-
-    def __init__(self, component: Component, seed: int, study: Study) -> None:
-        # The whole study: the one that Optuna hands over may be a part of it (Hyperband's brackets).
-        self._component, self._seed, self._study = component, seed, study
-        self._built: dict[int, BaseSampler] = {}
-        self._for(place=0)  # arguments that the constructor rejects are told before the search begins
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Build the sampler of this trial."""
-        self._built = {trial.number: self._for(place_of(self._study, trial.number))}
-        self._built[trial.number].before_trial(study, trial)
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """As the sampler of this trial does."""
-        return self._of(trial).infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """As the sampler of this trial does."""
-        return self._of(trial).sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """As the sampler of this trial does."""
-        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """As the sampler of this trial does."""
-        self._of(trial).after_trial(study, trial, state, values)
-
-    def _of(self, trial: FrozenTrial) -> BaseSampler:
-        if trial.number not in self._built:  # told by another process than the one that asked
-            self._built = {trial.number: self._for(place_of(self._study, trial.number))}
-        return self._built[trial.number]
-
-    def _for(self, place: int) -> BaseSampler:
-        takes_seed = "seed" in inspect.signature(self._component.resolve()).parameters
-        own = takes_seed and "seed" not in self._component.arguments  # a configured seed stays
-        seeded = {"seed": stream_seed(self._seed, "search", epoch=place) % 2**32} if own else {}
-        sampler: BaseSampler = _build(self._component, "sampler", **seeded)
-        return sampler
-
-
-def _build(component: Component, name: str, **more: Any) -> Any:
-    try:
-        return component.build(**more)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"search.{name} cannot be built: {component.target} says: {error}") from error
-
-
-def equip(study: Study, settings: Settings) -> Study:
-    """Give the study its sampler and pruner. Raises ConfigError if their arguments are wrong."""
-    assert settings.search is not None
-    study.sampler = SeededSampler(settings.search.sampler, settings.seed, study)
-    study.pruner = _build(settings.search.pruner, "pruner")
-    return study
-
-
-def place_of(study: Study, number: int) -> int:
-    """How many trials came before, not counting those that were interrupted."""
-    return number - sum(interrupted < number for interrupted in interruptions(study))
-
-
-def interruptions(study: Study) -> dict[int, str]:
-    """Number -> reason of the trials that were cut off from outside; they count neither as done nor as failed."""
-    attributes = study.user_attrs  # one key each, so that workers may write at the same time
-    return {int(key.removeprefix(_CUT)): why for key, why in attributes.items() if key.startswith(_CUT)}
-
-
 def finished(study: Study) -> list[FrozenTrial]:
-    """The trials that count: complete, pruned or failed by themselves."""
-    cut = interruptions(study)
-    return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished() and t.number not in cut]
+    """The trials that count: complete, pruned or failed."""
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
 
 
-def retire(study: Study, number: int, params: Mapping[str, Any], reason: str) -> None:
-    """Record a trial that was cut off, and put its values first in line.
+def ask(study: Study, storage: BaseStorage, worker: str, host: str) -> Trial:
+    """The next trial, marked as this worker's: the first that waits, else a new one.
 
-    In this order: a crash in between leaves a trial that the next call retires again.
+    A new trial is begun and marked in one step. By Optuna's own `ask` it would run for a moment without saying whose
+    it is, and for ever if its process was killed in that moment.
     """
-    study.set_user_attr(f"{_CUT}{number}", reason)
-    study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
-    if params:
-        study.enqueue_trial(dict(params))
+    owner = {"worker": worker, "host": host, "process": os.getpid()}
+    study_id = storage.get_study_id_from_name(study.study_name)
+    for waiting in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        trial = storage.get_trial_id_from_study_id_trial_number(study_id, waiting.number)
+        with suppress(optuna.exceptions.UpdateFinishedTrialError):
+            if storage.set_trial_state_values(trial, TrialState.RUNNING):  # true for one asker only
+                note(study, storage, waiting.number, **owner)
+                break
+    else:
+        trial = storage.create_new_trial(study_id, create_trial(state=TrialState.RUNNING, user_attrs=owner))
+    # A copy remembers no trials: the samplers read them once per study and thread until somebody asks or tells.
+    return Trial(copy.copy(study), trial)
 
 
-def retire_stale(study: Study, host: str) -> tuple[list[int], list[int]]:
-    """Retire what a killed call on this machine left running; only safe for who holds the study's lock.
+def is_held_by(study: Study, storage: BaseStorage, number: int, worker: str) -> bool:
+    """Whether a trial still runs under this worker's name; it does not if the worker was taken for dead meanwhile."""
+    trial = storage.get_trial(_id_of(study, storage, number))
+    return trial.state is TrialState.RUNNING and trial.user_attrs.get("worker") == worker
 
-    Returns the numbers retired, and those that run on other machines or were left there.
+
+def give_back(study: Study, storage: BaseStorage, number: int) -> None:
+    """Put a trial that was cut off first in line again: it keeps its number, its values and what it reported.
+
+    Whoever asks next gets it. Nothing happens to a trial that is over.
     """
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    ours = [trial for trial in running if trial.user_attrs.get("host", host) == host]
-    for trial in ours:
-        retire(study, trial.number, trial.params, "its process ended")
-    return [trial.number for trial in ours], [trial.number for trial in running if trial not in ours]
+    trial = _id_of(study, storage, number)
+    # Over in the meantime: there is nothing to give back.
+    with suppress(optuna.exceptions.UpdateFinishedTrialError):
+        storage.set_trial_state_values(trial, TrialState.WAITING)
+
+
+def note(study: Study, storage: BaseStorage, number: int, **attributes: Any) -> None:
+    """Attributes of a trial that another process asked for."""
+    for name, value in attributes.items():
+        storage.set_trial_user_attr(_id_of(study, storage, number), name, value)
+
+
+def _id_of(study: Study, storage: BaseStorage, number: int) -> int:
+    return storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(study.study_name), number)

@@ -1,45 +1,57 @@
-"""One trial, wherever it runs: ask → compose → validate → tell. However it ends, the study says how."""
+"""One trial, wherever it runs: ask → compose → enter a stack → tell. However it ends, the study says how."""
 
 from __future__ import annotations
 
-import functools
-import math
-import os
-import platform
 import time
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from optuna.study import Study, load_study
+from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from pipeline import experiment
-from pipeline.data import Dataset, load
-from pipeline.engines import Key
+from pipeline.data import Dataset
+from pipeline.engines import Fitted, Key
 from pipeline.errors import PipelineError
-from pipeline.folds import plan
-from pipeline.metrics import metrics_of
+from pipeline.folds import Plan, Replica, replicas
 from pipeline.results import Epoch, Status
 from pipeline.search.follow import Follower
+from pipeline.search.objectives import (
+    INFEASIBLE,
+    Objective,
+    costs_asked,
+    declare,
+    excess,
+    keeps,
+    measure,
+    score_of,
+    values,
+    worst_values,
+)
 from pipeline.search.space import Space, of_the_search
-from pipeline.search.study import connect, equip, retire
-from pipeline.settings import DataSettings, Settings, compose
+from pipeline.search.stopping import spread
+from pipeline.settings import SearchSettings, Settings, compose_variation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pipeline.engines import Engine
     from pipeline.experiment import Outcome
 
-State = Literal["complete", "pruned", "diverged", "failed"]
-HOST = platform.node()
+State = Literal["complete", "pruned", "diverged", "failed", "infeasible"]
+ATTEMPTS = 3
+"""A trial that fails so often, or takes its worker down with it, is recorded as failed."""
 
 
 class TrialRecord(Protocol):
-    """What a tracker gives for one trial."""
+    """What a tracker gives for one trial. key: names its run at once, before the store has been asked for an id."""
+
+    @property
+    def key(self) -> str: ...
 
     def on_epoch(self, records: Sequence[Epoch], /) -> None: ...
 
@@ -49,9 +61,13 @@ class TrialRecord(Protocol):
 class StudyRecord(Protocol):
     """What a tracker gives for the whole search."""
 
-    run_id: str
+    @property
+    def run_id(self) -> str: ...
 
-    def finish(self, best: Outcome, figures: Mapping[str, Figure], overrides: Sequence[str], /) -> None: ...
+    def finish(
+        self, best: Outcome, figures: Mapping[str, Figure], overrides: Sequence[str], pages: Mapping[str, str], /
+    ) -> None:
+        """pages: HTML by file name."""
 
 
 class Tracks(Protocol):
@@ -65,6 +81,9 @@ class Tracks(Protocol):
 
     def final(self, outcome: Outcome, parent: str, overrides: Sequence[str]) -> None: ...
 
+    def abandon(self, run_id: str, /) -> None:
+        """End the run of a trial whose process is gone; nothing happens to a run that has ended."""
+
     @property
     def hint(self) -> str: ...
 
@@ -73,10 +92,11 @@ class Tracks(Protocol):
 class Job:
     """What a worker must know of a search: the same for all its trials, and it can be sent to another process.
 
-    session: names this call of the search, so that a stop reaches its own workers only.
+    session: names this call of the search; its workers' names begin with it.
     output: of the whole search; trials have folders of their own below it.
     parent: the study's run at the tracker.
-    threads: CPU threads of one trial where the settings leave them open.
+    until: time of the day, in seconds since 1970, after which no trial begins.
+    threads: CPU threads of one worker where the settings leave them open.
     """
 
     settings: Settings
@@ -84,20 +104,44 @@ class Job:
     config_dir: Path | None
     study_name: str
     storage: str
-    metric: str
+    objectives: tuple[Objective, ...]
     session: str
     output: Path
     parent: str
+    until: float
     threads: int | None
     track: Callable[[Settings], Tracks]
 
-    def compose(self, overrides: Sequence[str], output: Path) -> Settings:
-        """The settings of one trial."""
-        settings = compose([*self.space.fixed, *overrides], "sweep", self.config_dir)
+    @property
+    def rules(self) -> SearchSettings:
+        """Of the search itself."""
+        assert self.settings.search is not None
+        return self.settings.search
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether its workers are processes that a cluster runs."""
+        return self.rules.executor != "local"
+
+    @property
+    def here(self) -> bool:
+        """Whether its only worker is the process that drives the search."""
+        return self.rules.workers == 1 and not self.elsewhere
+
+    @property
+    def followed(self) -> str | None:
+        """The score that every epoch of a trial reports; None where there are several objectives, or it is too slow."""
+        alone = self.objectives[0] if len(self.objectives) == 1 else None
+        return alone.name if alone is not None and alone.each_epoch else None
+
+    def compose(self, overrides: Sequence[str], output: Path, device: int | None = None) -> Settings:
+        """The settings of one trial. device: the one to train on, by number, where there are several."""
+        settings = compose_variation([*self.space.fixed, *overrides], "sweep", self.config_dir)
         # One device: for every other one Lightning would start this script, and so the search, once more.
-        alone = {"devices": 1} if settings.trainer.devices == "auto" else {}
+        alone = 1 if device is None else [device]
+        devices = {"devices": alone} if settings.trainer.devices in (1, "auto") else {}
         threads = settings.trainer.threads or self.threads
-        trainer = settings.trainer.model_copy(update={"threads": threads, **alone})
+        trainer = settings.trainer.model_copy(update={"threads": threads, **devices})
         return settings.model_copy(update={"output": str(output), "trainer": trainer})
 
     def typed(self, overrides: Sequence[str]) -> list[str]:
@@ -109,120 +153,137 @@ class Job:
         return self.output / "trials" / f"{number:04d}"
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a trial ended. `mendable`: the failure is one that a user can mend."""
+@dataclass(eq=False)
+class Attempt:
+    """One trial under way, from its values to what the study is told.
 
-    number: int
-    state: State
-    score: float | None
-    seconds: float
-    overrides: tuple[str, ...] = ()
-    message: str = ""
-    mendable: bool = True
+    worker: names who trains it. shape: what trials must agree on to share a stack.
+    """
 
+    job: Job
+    study: Study
+    trial: Trial
+    data: Dataset
+    worker: str
+    shape: str = ""
+    replicas: list[Replica] = field(default_factory=list)
 
-@functools.lru_cache(maxsize=1)
-def dataset(settings: DataSettings, seed: int) -> Dataset:
-    """The rows, loaded once in each process."""
-    return load(settings, seed)
+    def __post_init__(self) -> None:
+        known = self.trial.user_attrs
+        self.number = self.trial.number
+        self.alone: bool = known.get("alone", False)  # it failed among others: then it trains by itself
+        self.entered: int | None = known.get("entered")  # the boundary at which it entered before it was cut off
+        self.not_before = 0  # the boundary from which on it may enter
+        self._fitted: dict[Key, Fitted] = {}
+        self._costs: dict[str, float] = {}
+        self._open = ExitStack()
+        if "run" in known:
+            self.job.track(self.job.settings).abandon(known["run"])
 
+    def prepare(self, plan_of: Callable[[Settings], Plan], engine: Engine, device: int | None) -> bool:
+        """Draw or take up its values, compose them, lay out its folds, and see what its network costs.
 
-@functools.lru_cache(maxsize=1)
-def opened(storage: str, name: str) -> Study:
-    """The study, opened once in each process."""
-    return load_study(study_name=name, storage=connect(storage))
+        Returns whether it is to be trained: one that exceeds a limit is over. Raises what is wrong with its values.
+        """
+        self.overrides = tuple(self.job.space.suggest(self.trial))
+        self.trial.set_user_attr("overrides", list(self.overrides))
+        self.settings = self.job.compose(self.overrides, self.job.folder(self.number), device)
+        self._plan = plan_of(self.settings)
+        self.replicas = replicas(self.data, self.settings, self._plan, self.number)
+        reported = self.study.get_trials(deepcopy=False)[self.number].last_step or 0
+        self._follower = Follower(
+            self.trial,
+            self.settings,
+            self.job.followed,
+            [replica.split.fold for replica in self.replicas],
+            reported,
+        )
+        return self._keeps_limits(engine)
 
+    def _keeps_limits(self, engine: Engine) -> bool:
+        """Note what its network costs; the study is told of one that costs too much, and how much that is."""
+        limits = self.job.rules.constraints
+        asked = costs_asked(self.job.objectives, limits)
+        if not asked:
+            return True
+        self._costs = declare(self.trial, measure(asked, engine, self.replicas[0], self.data), limits)
+        if keeps(self._costs, limits):
+            return True
+        self.trial.set_user_attr("message", excess(self._costs, limits))
+        self._tell(INFEASIBLE, worst_values(self.job.objectives, self._costs))
+        return False
 
-def run_trial(job: Job) -> Ended:
-    """Ask for one trial and see it through. A failure is recorded and returned, an interruption recorded and raised."""
-    study = equip(opened(job.storage, job.study_name), job.settings)
-    trial = study.ask()
-    started = time.perf_counter()
-    attempt = _Attempt(job, study, trial)
-    try:
-        score = attempt.run()
-    except Exception as error:
-        attempt.fail(error)
-        score = None
-    except BaseException as error:  # Ctrl-C, or a stop of the whole search
-        retire(study, trial.number, trial.params, "interrupted")
-        if isinstance(error.__context__, KeyboardInterrupt):  # inside a fit Lightning makes SystemExit(1) of it
-            raise error.__context__ from None
-        raise
-    seconds = time.perf_counter() - started
-    return Ended(trial.number, attempt.state, score, seconds, attempt.overrides, attempt.message, attempt.mendable)
+    def enter(self, boundary: int) -> list[Replica]:
+        """Begin to train, and to be recorded."""
+        self.trial.set_user_attr("entered", boundary)
+        self._started = time.perf_counter()
+        tracks = self.job.track(self.settings)
+        record = tracks.trial(parent=self.job.parent, number=self.number, overrides=self.job.typed(self.overrides))
+        self._record = self._open.enter_context(record)
+        self.trial.set_user_attr("run", self._record.key)
+        return self.replicas
 
+    def hear(self, epochs: Sequence[Epoch]) -> Collection[Key]:
+        """Its own records of one epoch; the keys of all its folds if it is given up."""
+        self._record.on_epoch(epochs)
+        return self._follower(epochs) or ()
 
-class _Attempt:
-    """One trial under way, and what became of it."""
+    def take(self, fitted: Fitted) -> bool:
+        """Keep what became of one fold; whether that was the last."""
+        self._fitted[fitted.key] = fitted
+        return len(self._fitted) == len(self.replicas)
 
-    def __init__(self, job: Job, study: Study, trial: Trial) -> None:
-        self._job, self._study, self._trial = job, study, trial
-        self.state: State = "failed"
-        self.overrides: tuple[str, ...] = ()
-        self.message = ""
-        self.mendable = True
-        trial.set_user_attr("host", HOST)
-        trial.set_user_attr("process", os.getpid())
-
-    def run(self) -> float | None:
-        """The score that the study is told; None where there is none to tell."""
-        self.overrides = tuple(self._job.space.suggest(self._trial))
-        self._trial.set_user_attr("overrides", list(self.overrides))
-        settings = self._job.compose(self.overrides, self._job.folder(self._trial.number))
-        outcome, follower = self._validate(settings)
-        if follower.diverged or outcome.result.status is Status.DIVERGED:
+    def conclude(self) -> None:
+        """Score it, record it, and tell the study."""
+        fitted = [self._fitted[replica.key] for replica in self.replicas]
+        seconds = time.perf_counter() - self._started
+        outcome = experiment.scored(self.settings, self.data, self._plan, self.replicas, fitted, seconds)
+        path = outcome.result.save(Path(self.settings.output) / "result.json")
+        self.trial.set_user_attr("result", str(path))
+        self._record.finish(outcome)
+        self._open.close()
+        if self._follower.diverged or outcome.result.status is Status.DIVERGED:
             # Told as pruned, not as failed: TPE ranks pruned trials behind all complete ones, those without a report
             # last, but leaves failures out and goes on proposing the like (measured: 87 % of trials against 29 %).
-            return self._end("diverged")
-        if follower.pruned or outcome.result.status is Status.PRUNED:
-            return self._end("pruned")
-        score = outcome.result.cv[self._job.metric].mean
-        if not math.isfinite(score):
-            raise ValueError(f"the mean of {self._job.metric} over the folds is {score}")
-        return self._end("complete", score)
+            self._tell("diverged")
+        elif self._follower.pruned or outcome.result.status is Status.PRUNED:
+            self._tell("pruned")
+        else:
+            found = values(self.job.objectives, outcome.result, self._costs)
+            if noted := spread(outcome.result, score_of(self.job.objectives).name):
+                self.trial.set_user_attr(*noted)
+            self._tell("complete", found)
 
-    def _validate(self, settings: Settings) -> tuple[Outcome, Follower]:
-        number, job = self._trial.number, self._job
-        data = dataset(job.settings.data, job.settings.seed)
-        folds = [split.fold for split in plan(data, settings).splits]
-        metric = next(m for m in metrics_of(data.task) if m.name == job.metric)
-        follower = Follower(self._trial, settings, metric.name if metric.each_epoch else None, folds, self._stopped)
-        typed = job.typed(self.overrides)
-        with job.track(settings).trial(parent=job.parent, number=number, overrides=typed) as record:
-            outcome = experiment.validate(settings, data, _both(follower, record.on_epoch), number)
-            if follower.interrupted:
-                raise KeyboardInterrupt
-            path = outcome.result.save(Path(settings.output) / "result.json")
-            self._trial.set_user_attr("result", str(path))
-            record.finish(outcome)
-        return outcome, follower
-
-    def _stopped(self) -> bool:
-        return self._study.user_attrs.get("stop") == self._job.session
-
-    def _end(self, state: State, score: float | None = None) -> float | None:
-        self.state = state
-        self._trial.set_user_attr("status", state)
-        self._study.tell(self._trial, score, TrialState.PRUNED if score is None else TrialState.COMPLETE)
-        return score
-
-    def fail(self, error: Exception) -> None:
-        """Record why; the traceback goes to the trial's folder."""
-        self.mendable = isinstance(error, PipelineError)
-        self.message = str(error) if self.mendable else f"{type(error).__name__}: {error}"
-        folder = self._job.folder(self._trial.number)
+    def fail(self, error: Exception) -> str:
+        """Record why; the traceback goes to the trial's folder. Returns the reason if that was its last attempt."""
+        self._close(error)
+        mendable = isinstance(error, PipelineError)
+        message = str(error) if mendable else f"{type(error).__name__}: {error}"
+        folder = self.job.folder(self.number)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "error.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        self._trial.set_user_attr("status", "failed")
-        self._trial.set_user_attr("message", self.message)
-        self._study.tell(self._trial, state=TrialState.FAIL)
+        failures = [*self.trial.user_attrs.get("failures", []), message]
+        self.trial.set_user_attr("failures", failures)
+        if not mendable and len(failures) < ATTEMPTS:
+            return ""
+        self.trial.set_user_attr("message", message)
+        self._tell("failed", state=TrialState.FAIL)
+        return message
 
+    def cut_off(self, error: BaseException, alone: bool = False) -> None:
+        """It ends without a result and through no fault of its own; who gives it back says so to the study."""
+        if alone:
+            self.trial.set_user_attr("alone", True)
+        self._close(error)
 
-def _both(decides: Follower, listens: Callable[[Sequence[Epoch]], Any]) -> experiment.Observer:
-    def observe(epochs: Sequence[Epoch]) -> Collection[Key] | None:
-        listens(epochs)
-        return decides(epochs)
+    def _close(self, error: BaseException) -> None:
+        """End its record as one that failed or was interrupted; the record passes the error on, which is known here."""
+        try:
+            self._open.__exit__(type(error), error, error.__traceback__)
+        except BaseException as passed_on:
+            if passed_on is not error:
+                raise
 
-    return observe
+    def _tell(self, status: State, told: Sequence[float] | None = None, state: TrialState = TrialState.PRUNED) -> None:
+        self.trial.set_user_attr("status", status)
+        self.study.tell(self.trial, told, TrialState.COMPLETE if told is not None else state)

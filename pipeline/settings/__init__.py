@@ -5,7 +5,10 @@
     rules          what holds across settings
     wording        what a setting must be, in words
     validation     plain values -> Settings, or all their problems
+    arithmetic     `${calc:…}`, a value computed from others
     composition    Hydra composes YAML files and overrides, validation checks
+    variations     the same, fast, for settings that differ in few values
+    choices        which settings a choice of a group has
     explanation    the text of --help
     reproduction   from Settings back to overrides
 
@@ -15,12 +18,14 @@ Hydra composes the YAML files and the command line; `compose` checks the whole o
 
 from __future__ import annotations
 
+from pipeline.settings.choices import takes
 from pipeline.settings.composition import checked, compose, compose_values, groups
 from pipeline.settings.explanation import explain
 from pipeline.settings.reproduction import describe, overrides_for, reproduce_command
 from pipeline.settings.schema import (
     ActivationSettings,
     Component,
+    ConstraintSettings,
     DataSettings,
     EngineSettings,
     InitializerSettings,
@@ -35,10 +40,12 @@ from pipeline.settings.schema import (
     TrainerSettings,
     ValidationSettings,
 )
+from pipeline.settings.variations import compose_variation
 
 __all__ = [
     "ActivationSettings",
     "Component",
+    "ConstraintSettings",
     "DataSettings",
     "EngineSettings",
     "InitializerSettings",
@@ -55,9 +62,11 @@ __all__ = [
     "checked",
     "compose",
     "compose_values",
+    "compose_variation",
     "describe",
     "explain",
     "groups",
     "overrides_for",
     "reproduce_command",
+    "takes",
 ]

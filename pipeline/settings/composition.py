@@ -25,11 +25,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from pipeline.errors import ConfigError
+from pipeline.settings import arithmetic
 from pipeline.settings.schema import Settings
 from pipeline.settings.validation import plain_values, validated
 from pipeline.settings.wording import Problem, config_error, must_be, node_of, takes_anything, unknown
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+arithmetic.register()  # `${calc:…}`, before anything is composed
 
 _REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)  # what Hydra raises on a bad config
 _HOW_TO_WRITE = "Close every bracket, and quote text with special characters twice: 'KEY=\"some text\"'."

@@ -15,6 +15,8 @@ ALLOWED_TARGETS = (
     "pipeline.engines.lightning.schedules",
     "optuna.samplers",
     "optuna.pruners",
+    "pipeline.search.samplers",
+    "pipeline.search.pruners",
 )
 """Modules whose objects any `_target_` may name; `allow_targets` adds more."""
 
@@ -25,10 +27,17 @@ _SUPPLIED: dict[str, frozenset[str]] = {
     "optimizer": frozenset({"params"}),
     "scheduler": frozenset({"optimizer", "steps_per_epoch"}),
     "loss": frozenset({"reduction"}),
+    "search.sampler": frozenset({"space", "turn"}),
 }
 _PLATEAU = "torch.optim.lr_scheduler.ReduceLROnPlateau"
 _BY_STEP = ("torch.optim.lr_scheduler.OneCycleLR", "pipeline.engines.lightning.schedules.warmup_cosine")
 _FOLDED = ("kfold", "stratified", "repeated", "group")
+_NOT_HERE = {  # they stop a study or read its reports in ways of Optuna's own loop, which a search is not
+    "optuna.samplers.GridSampler": "search/sampler=grid",
+    "optuna.samplers.BruteForceSampler": "search/sampler=grid",
+    "optuna.samplers.QMCSampler": "search/sampler=qmc",
+    "optuna.pruners.WilcoxonPruner": "search/pruner=wilcoxon",
+}
 
 
 def broken_rules(settings: Settings) -> list[Problem]:
@@ -97,6 +106,17 @@ def _numpy_engine(settings: Settings) -> Iterator[Problem]:
         yield Problem("trainer.strategy", f"{why}: must be auto; got {trainer.strategy}.")
 
 
+def _inspection(settings: Settings) -> Iterator[Problem]:
+    """Event files are for the inside of the network, so what forbids looking there forbids both."""
+    if not settings.inspected:
+        return
+    asked = "trainer.inspect" if settings.trainer.inspect else "tracking.tensorboard"
+    if settings.engine.name == "numpy":
+        yield Problem(asked, "engine=numpy does not look into its networks; set it to false or use engine=lightning.")
+    if settings.search is not None:
+        yield Problem(asked, "a search trains too many networks to look into each; set it to false, and train one.")
+
+
 def _accelerators(settings: Settings) -> Iterator[Problem]:
     trainer = settings.trainer
     if trainer.accelerator == "mps" and trainer.precision == "64-true":
@@ -134,20 +154,83 @@ def _metric(settings: Settings) -> Iterator[Problem]:
         return
     from pipeline.metrics import metrics_of  # late: NumPy takes longer to import than all of this to run
 
-    known = [metric.name for task in ("multiclass", "regression") for metric in metrics_of(task)]
-    if settings.search.metric not in known:
-        yield must_be("search.metric", f"null or one of {', '.join(known)}", settings.search.metric, known)
+    scores = [metric.name for task in ("multiclass", "regression") for metric in metrics_of(task)]
+    costs = list(type(settings.search.constraints).model_fields)
+    asked = settings.search.metric
+    names = asked if isinstance(asked, list) else [asked]
+    for name in names:
+        if name not in (*scores, *costs):
+            known = ", ".join((*scores, *costs))
+            yield must_be("search.metric", f"null, one of {known}, or a list of them", name, (*scores, *costs))
+    if len(set(names)) < len(names):
+        yield Problem("search.metric", f"must name each once; got {', '.join(names)}.")
+    if set(names) <= set(costs):
+        yield Problem("search.metric", "must hold a score: the cheapest network need not learn anything.")
+
+
+def _several_metrics(settings: Settings) -> Iterator[Problem]:
+    """What has no meaning, or no form in Optuna, where trials are not ranked by one number."""
+    search = settings.search
+    if search is None or not isinstance(search.metric, list) or len(search.metric) < 2:
+        return
+    why = f"with several metrics ({', '.join(search.metric)}) no single score ranks the trials"
+    if not search.pruner.target.endswith(".NopPruner"):
+        yield Problem("search/pruner", f"{why} while they train; choose search/pruner=none.")
+    if search.sampler.target == "optuna.samplers.CmaEsSampler":
+        yield Problem("search/sampler", f"{why}, as cmaes needs; choose tpe, nsga2, gp, random, qmc or grid.")
+    if search.target is not None:
+        yield Problem("search.target", f"{why}; set it to null, or limit the costs by search.constraints.")
+    if search.terminator:
+        yield Problem("search.terminator", f"{why}; set it to false.")
+    if search.repeats:
+        yield Problem("search.repeats", f"{why}; set it to 0.")
+
+
+def _terminator(settings: Settings) -> Iterator[Problem]:
+    if settings.search is not None and settings.search.terminator and settings.validation.method not in _FOLDED:
+        why = f"needs the spread of several folds; validation={settings.validation.method} has one"
+        yield Problem("search.terminator", f"{why}. Set it to false, or use another validation.")
+
+
+def _replaced(settings: Settings) -> Iterator[Problem]:
+    if settings.search is None:
+        return
+    for component in (settings.search.sampler, settings.search.pruner):
+        if choice := _NOT_HERE.get(component.target):
+            yield Problem(choice.partition("=")[0], f"{component.target} does not serve here; choose {choice}.")
+
+
+def _test_over_folds(settings: Settings) -> Iterator[Problem]:
+    """k pairs cannot give a p-value below 2⁻ᵏ, that of all of them pointing one way."""
+    search, rules = settings.search, settings.validation
+    if search is None or search.pruner.target != "pipeline.search.pruners.FoldWilcoxonPruner":
+        return
+    if rules.method in _FOLDED and rules.folds is None:
+        return  # told already
+    folds = (rules.folds or 1) * rules.repeats
+    threshold = search.pruner.arguments.get("p_threshold")
+    if isinstance(threshold, int | float) and threshold <= 2.0**-folds:
+        yield Problem(
+            "search.pruner.p_threshold",
+            f"must be > {2.0**-folds:.4g}, the smallest p-value of {folds} fold{'s' * (folds > 1)}, or nothing is ever "
+            f"pruned; got {show(threshold)}. More folds or validation=repeated allow less.",
+        )
 
 
 _RULES: tuple[Callable[[Settings], Iterator[Problem]], ...] = (
     _folds,
     _inner_rows,
     _numpy_engine,
+    _inspection,
     _accelerators,
     _optimizer,
     _scheduler,
     _model,
     _metric,
+    _several_metrics,
+    _terminator,
+    _replaced,
+    _test_over_folds,
 )
 
 

@@ -185,6 +185,8 @@ class TrainerSettings(Section):
     """CPU threads of the tensor library; null chooses by the size of the network."""
     progress: bool
     """Show how far training is."""
+    inspect: bool
+    """Look into the network after every evaluated epoch: activations, gradients, weights, dead units."""
 
 
 class EngineSettings(Section):
@@ -196,6 +198,15 @@ class EngineSettings(Section):
     """Networks in one stack; null takes as many as memory holds."""
 
 
+class ConstraintSettings(Section):
+    """What the best configuration must not exceed; a trial above is not trained."""
+
+    parameters: Count | None = None
+    """At most so many trainable numbers; null has no limit."""
+    latency_ms: Positive | None = None
+    """At most so many milliseconds to predict one row on one CPU thread; null has no limit."""
+
+
 class SearchSettings(Section):
     """The search over configurations."""
 
@@ -204,13 +215,34 @@ class SearchSettings(Section):
     timeout: Positive | None
     """Seconds after which no new trial starts; null has no limit."""
     workers: Count
-    """Trials at a time, each in a process of its own when more than 1."""
+    """Processes that train at the same time, each a stack of trials of its own."""
+    executor: Literal["local", "dask", "slurm"]
+    """Who runs the workers: this machine, a Dask cluster that is up, or SLURM (docs/scaling.md)."""
+    cluster: Text | None
+    """dask: the scheduler's address. slurm: local or debug try it without SLURM; null submits to it."""
+    slurm: dict[str, Any]
+    """Given on to submitit: timeout_min, cpus_per_task, gpus_per_node, mem_gb, slurm_partition, slurm_account, …"""
+    stack: Count | None
+    """Trials that train together in one stack; null chooses by the size of the network."""
+    heartbeat: Positive
+    """Seconds without the end of an epoch after which a worker is taken for dead and its trials are given back."""
     study_name: Text | None
     """Null derives it from the task, the space and the fixed settings."""
     storage: Text
     """A journal file's path, or an Optuna storage URL."""
-    metric: Text | None
-    """Null: the task's primary metric, averaged over folds."""
+    metric: Text | Annotated[list[Text], Field(min_length=1)] | None
+    """Null: the task's primary metric, averaged over folds. A list, of metrics, parameters, latency_ms, is a front."""
+    constraints: ConstraintSettings
+    target: float | None
+    """Ends the search when a trial is at least as good; null goes on."""
+    patience: Count | None
+    """Ends the search after so many trials without a better one; null goes on."""
+    terminator: bool
+    """Ends the search when the room left for improvement is smaller than what the folds' spread can tell apart."""
+    repeats: Annotated[int, Field(ge=0)]
+    """Runs the three best again with so many other seeds, and the best mean of those wins; 0 trusts the first score."""
+    warm_start: Text | None
+    """A file of trials to run first (.yaml, .csv or .jsonl); null has none."""
     space: dict[str, Any]
     """Setting or group -> Hydra sweep syntax, used where the command line names no dimension."""
     sampler: Component
@@ -226,6 +258,8 @@ class TrackingSettings(Section):
     """Null: MLFLOW_TRACKING_URI, else sqlite:///<repo>/mlflow.db."""
     tags: dict[str, Text] = {}
     """Added to every run."""
+    tensorboard: bool = False
+    """Write event files to <output>/tensorboard, which `make tensorboard` shows; switches trainer.inspect on."""
 
 
 class Settings(Section):
@@ -251,3 +285,8 @@ class Settings(Section):
     engine: EngineSettings
     tracking: Annotated[TrackingSettings | None, _empty_is_none] = None
     search: SearchSettings | None = None
+
+    @property
+    def inspected(self) -> bool:
+        """Whether records tell of the inside of the network."""
+        return self.trainer.inspect or (self.tracking is not None and self.tracking.tensorboard)

@@ -3,8 +3,16 @@
     with Tracker(settings).trial() as run:
         run.finish(experiment.run(settings, run.on_epoch))
 
+    writer      hands records to the process that writes them, so that training need not wait
+    records     what a run of each level holds
+    store       where the store is, whether it can be used, and the calls to MLflow
+    tables      out-of-fold answers; dataset: the data by its digest; note: Markdown; provenance: code, versions
+    views       the runs table arranged for people
+    reading     recorded runs, read back
+    tensorboard event files, beside MLflow
+
 Where: `tracking.uri` if it is set, else MLFLOW_TRACKING_URI, else `mlflow.db` in the working directory with its
-artifacts in `mlruns` beside it. Everything goes through one `MlflowClient`; MLflow's own "active run" is not used.
+artifacts in `mlruns` beside it. There is no current run, so that any number of trials may be under way.
 
 A store that cannot be used raises StoreError before anything is trained. What fails in the store after that is a
 warning: the result is on disk by then, and training or searching goes on.
@@ -15,48 +23,58 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from pipeline.figures import epoch_values, fold_curves, of_outcome, save
+from pipeline.figures import epoch_values, save
+from pipeline.predictions import out_of_fold
 from pipeline.ranks import leads
-from pipeline.results import REFIT, Epoch, FoldResult, RunResult
-from pipeline.tracking import provenance
-from pipeline.tracking.note import describe, trial_name
-from pipeline.tracking.store import (
-    Point,
-    Store,
-    artifact_root,
-    check,
-    deep_link,
-    newest_experiment,
-    now,
-    shown,
-    store_uri,
-)
+from pipeline.results import REFIT, Epoch
+from pipeline.tracking import provenance, records
+from pipeline.tracking.dataset import DataInput
+from pipeline.tracking.note import describe, run_name, short, trial_name
+from pipeline.tracking.records import End, Start, mean, points_of
+from pipeline.tracking.store import Address, Point, artifact_root, check, newest_experiment, now, shown, store_uri
+from pipeline.tracking.tensorboard import event_files
+from pipeline.tracking.views import QUESTIONS, link
+from pipeline.tracking.writer import Writer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from pipeline.experiment import Outcome
+    from pipeline.predictions import Predictions
     from pipeline.settings import Settings
 
-__all__ = ["StudyRun", "Tracker", "TrialRun", "artifact_root", "check", "deep_link", "newest_experiment", "store_uri"]
+__all__ = [
+    "QUESTIONS",
+    "StudyRun",
+    "Tracker",
+    "TrialRun",
+    "artifact_root",
+    "check",
+    "event_files",
+    "link",
+    "newest_experiment",
+    "store_uri",
+]
 
 _FLUSH_EVERY = 5.0  # seconds between two writes of a running trial's curve; one write takes about 10 ms
 _PICKED = "Picked for its score over the folds, which therefore flatters it. The test rows had no part in picking it."
-_NO_PARAMETERS = ("output", "search", "tracking", "trainer.progress", "allow_targets")
+_NO_PARAMETERS = ("output", "search", "tracking", "trainer.progress", "trainer.inspect", "allow_targets")
 
 
 class Tracker:
     """Records experiments with these settings. With `tracking=null` it does nothing, fast.
 
-    Cheap to create: every worker of a search makes its own. Raises StoreError if the store cannot be used.
+    Cheap to create: every trial of a search makes its own. The store is opened meanwhile; `study`, and `trial` outside
+    of a study, raise StoreError if it cannot be used.
     """
 
     def __new__(cls, settings: Settings) -> Tracker:
@@ -64,14 +82,14 @@ class Tracker:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._store = Store(store_uri(settings.tracking), settings.task_name)
+        self._writer = Writer(Address.of(settings))
 
     @property
     def hint(self) -> str:
         """Where to look: the server's page, or the command that opens it; empty without tracking."""
-        uri = self._store.uri
+        uri = self._writer.uri
         if uri.startswith(("http:", "https:")):
-            return deep_link(self._store.experiment_id, uri)
+            return link(self._writer.experiment_id, uri)
         return "make ui" if uri == store_uri() else f"make ui ARGS={shlex.quote(f'--uri {shown(uri)}')}"
 
     @contextmanager
@@ -81,28 +99,50 @@ class Tracker:
         """A run for one experiment; `parent` is the study's run, `number` the trial whose records it listens to.
 
         overrides: what was typed to get these settings; None works it out, which takes a moment.
-        An exception in here marks the run FAILED, an interruption KILLED, and goes on its way.
+        An exception in here marks the run FAILED, an interruption KILLED, and goes on its way. A trial of a study does
+        not wait for the store, neither here nor at its end; any other does.
         """
         name = name or trial_name(self._settings, number if parent else None)
         typed = _typed(self._settings, overrides)
-        run = TrialRun(self._store, self._settings, name, parent, number, typed)
-        with _ending(self._store, run.run_id, run.flush):
-            yield run
+        run = TrialRun(self._writer, self._settings, name, parent, number, typed)
+        try:
+            with _ending(self._writer, run.key, name, run.flush):
+                yield run
+        finally:
+            if parent is None:
+                self._close()
 
     @contextmanager
     def study(self, name: str, description: str = "") -> Iterator[StudyRun]:
         """The run above a search's trials: the one of that name in this experiment if there is one, else a new one."""
-        run = StudyRun(self._store, self._settings, name, description)
-        with _ending(self._store, run.run_id):
-            yield run
-            with self._store.forgiving("The study's status stays as it was."):
-                self._store.log(run.run_id, tags={"status": "completed"})
+        run = StudyRun(self._writer, self._settings, name, description)
+        try:
+            with _ending(self._writer, run.run_id, f"study {name}", status="completed"):
+                yield run
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self._writer.later("The runs table stays as it was arranged.", records.arrange)
+        self.wait()
 
     def final(self, outcome: Outcome, parent: str, overrides: Sequence[str] | None = None) -> None:
-        """A run for the refit of a search's best trial, below the study's run `parent`; overrides as in `trial`."""
-        with self._store.forgiving(lambda: _kept(outcome)):
-            _draw(outcome)
-            _record_final(self._store, outcome, parent, _typed(outcome.settings, overrides), {})
+        """A run for the refit of a search's best trial, below the study's run `parent`; overrides as in `trial`.
+
+        With the files that lie in the outcome's folder by now.
+        """
+        _record_final(self._writer, outcome, parent, _typed(outcome.settings, overrides), {})
+
+    def abandon(self, run: str) -> None:
+        """End the run of a trial whose process is gone as KILLED; one that has ended stays as it is.
+
+        run: its key or id.
+        """
+        self._writer.later(f"Run {run} may stay marked as running.", records.abandon, run)
+
+    def wait(self) -> None:
+        """Until all that was recorded stands in the store."""
+        self._writer.wait()
 
 
 class _NoTracker(Tracker):
@@ -124,9 +164,15 @@ class _NoTracker(Tracker):
     def final(self, *_: Any, **__: Any) -> None:
         pass
 
+    def abandon(self, *_: Any) -> None:
+        pass
+
+    def wait(self) -> None:
+        pass
+
 
 class _NoRun:
-    run_id = ""
+    run_id = key = ""
 
     def on_epoch(self, records: Sequence[Epoch]) -> None:
         pass
@@ -136,147 +182,159 @@ class _NoRun:
 
 
 @contextmanager
-def _ending(store: Store, run_id: str, before: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """End the run as its block ends."""
+def _ending(
+    writer: Writer, run: str, name: str, before: Callable[[], None] = lambda: None, status: str = ""
+) -> Iterator[None]:
+    """End the run as its block ends; status: the tag of one that ends well."""
+    stays = f"There, {name} stays marked as running."
     try:
         yield
     except BaseException as error:
-        status = "FAILED" if isinstance(error, Exception) else "KILLED"
-        with store.forgiving(f"Run {run_id} stays marked as running."):
-            before()
-            store.log(run_id, tags={"status": status.lower(), "error": f"{type(error).__name__}: {error}"[:500]})
-            store.end(run_id, status)
+        before()
+        ended = "FAILED" if isinstance(error, Exception) else "KILLED"
+        tags = {"status": ended.lower(), "error": f"{type(error).__name__}: {error}"[:500]}
+        writer.later(stays, records.end_run, run, ended, tags, now())
         raise
-    with store.forgiving(f"Run {run_id} stays marked as running."):
-        store.end(run_id, "FINISHED")
+    writer.later(stays, records.end_run, run, "FINISHED", {"status": status} if status else {}, now())
 
 
 class TrialRun:
-    """The run of one trial: a curve while it trains, everything else when it is done."""
+    """The run of one trial: a curve while it trains, everything else when it is done.
+
+    key: names the run from the start; `run_id` is MLflow's name for it.
+    """
 
     def __init__(
-        self, store: Store, settings: Settings, name: str, parent: str | None, number: int, overrides: str
+        self, writer: Writer, settings: Settings, name: str, parent: str | None, number: int, overrides: str
     ) -> None:
-        self._store, self._parent, self._number, self._overrides = store, parent, number, overrides
+        self._writer, self._settings, self._number, self._overrides = writer, settings, number, overrides
         self._folds = (settings.validation.folds or 1) * settings.validation.repeats
         self._epochs: dict[int, dict[int, Epoch]] = {}  # epoch -> fold -> record
         self._seen: dict[tuple[int, int], int] = {}  # (fold, epoch) -> when its record came, in ms
-        self._written: set[int] = set()  # epochs whose means are in the store
+        self._flushed: set[int] = set()  # epochs whose means were handed over
+        self._flushing: Future[Any] | None = None
         self._next_flush = time.monotonic() + _FLUSH_EVERY
-        self._start = now()
-        with store.required():
-            tags = {**_tags(settings), "overrides": overrides}
-            self.run_id = store.start(name, "trial", parent, tags, self._start)
-            store.log(self.run_id, params=_parameters(settings))
-            store.texts(self.run_id, provenance.files(settings))
+        tags = {**_tags(settings), "overrides": overrides}
+        self._start = _start(settings, name, parent, tags)
+        self.key = self._start.key
+        if parent is None:  # nothing is trained that could not be recorded; of a study that much is known
+            writer.now(records.start_trial, self._start)
+        else:
+            writer.later(f"{name} is missing in it.", records.start_trial, self._start)
 
-    def on_epoch(self, records: Sequence[Epoch]) -> None:
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of this run. Waits until the run is there; raises StoreError if it could not be started."""
+        return str(self._writer.now(records.id_of, self.key))
+
+    def on_epoch(self, epochs: Sequence[Epoch]) -> None:
         """Observe: keep the records, and let the curve grow every few seconds."""
         arrived = now()
-        for record in records:
+        for record in epochs:
             if record.trial == self._number:
                 self._seen[record.fold, record.epoch] = arrived
                 if record.fold != REFIT:
                     self._epochs.setdefault(record.epoch, {})[record.fold] = record
         if time.monotonic() >= self._next_flush:
-            self._next_flush = math.inf  # a store that fails is not asked again until the run ends
-            with self._store.forgiving("The curve of this run appears when it ends."):
+            self._next_flush = time.monotonic() + _FLUSH_EVERY
+            if not (self._flushing and self._flushing.done() and self._flushing.exception()):
                 self.flush()
-                self._next_flush = time.monotonic() + _FLUSH_EVERY
 
     def flush(self) -> None:
-        """Write the means of the epochs that all folds have been through."""
-        done = {e: folds for e, folds in self._epochs.items() if len(folds) == self._folds and e not in self._written}
+        """Hand over the means of the epochs that all folds have been through."""
+        done = {e: folds for e, folds in self._epochs.items() if len(folds) == self._folds and e not in self._flushed}
         points = []
         for epoch, folds in done.items():
             values = [epoch_values(record) for record in folds.values()]
             when = max(self._seen[fold, epoch] for fold in folds)
-            points += [Point(name, _mean([v.get(name, math.nan) for v in values]), epoch, when) for name in values[0]]
-        self._store.log(self.run_id, points)
-        self._written |= done.keys()
+            points += [Point(name, mean([v.get(name, math.nan) for v in values]), epoch, when) for name in values[0]]
+        if points:
+            otherwise = "The curve of this run appears when it ends."
+            self._flushing = self._writer.later(otherwise, records.curve, self.key, points)
+        self._flushed |= done.keys()
 
     def finish(self, outcome: Outcome) -> None:
-        """Record the outcome with its folds, and the final fit if there was one and no study will record it."""
-        with self._store.forgiving(lambda: _kept(outcome)):
-            for fold in outcome.result.folds:
-                self._record_fold(fold, outcome.settings)
-            self._record_trial(outcome)
-            if self._parent is None:  # a study draws its own; MLflow's charts show the curves of its trials
-                self._store.figures(self.run_id, _draw(outcome))
-                _record_final(self._store, outcome, self.run_id, self._overrides, self._seen)
+        """Record the outcome with its folds, and the final fit if there was one and no study will record it.
 
-    def _record_fold(self, fold: FoldResult, settings: Settings) -> None:
-        tags = {**_own_tags(settings), "status": str(fold.status), "fold": str(fold.fold)}
-        run_id, end = self._store.start(f"fold {fold.fold}", "fold", self.run_id, tags, self._start), now()
-        scores = _points({f"cv/{name}": score for name, score in fold.scores.items()}, fold.best_epoch, end)
-        self._store.log(run_id, [*_history(fold, _times(fold, self._seen, end)), *scores])
-        self._store.end(run_id, "FINISHED")
-
-    def _record_trial(self, outcome: Outcome) -> None:
-        result, end = outcome.result, now()
-        points = [*self._means(result.folds, end), *_points({**_summary(result), "seconds": result.seconds}, 0, end)]
-        note = describe(outcome, self._overrides)
-        tags = {"status": str(result.status), "primary": result.primary, "mlflow.note.content": note}
-        self._store.log(self.run_id, points, tags=tags)
-        self._store.dataset(self.run_id, result)
-        self._store.texts(self.run_id, {"result.json": result.to_json(), **provenance.environment(result.seconds)})
-
-    def _means(self, folds: Sequence[FoldResult], end: int) -> Iterator[Point]:
-        """What `flush` has not written yet, with the folds that stopped early."""
-        times = [_times(fold, self._seen, end) for fold in folds]
-        for name, (epochs, values) in fold_curves(folds).items():
-            for epoch, column in zip(epochs.tolist(), values.T, strict=True):
-                if epoch not in self._written:
-                    yield Point(name, _mean(column), epoch, max(of_fold.get(epoch, 0) for of_fold in times))
+        A trial without a study takes the figures and the report that lie in the outcome's folder by now; of a study
+        MLflow's charts show the curves.
+        """
+        end = _end(outcome, self._overrides, self._seen, _answers(outcome))
+        self._writer.later(_kept(outcome), records.trial, self._start, end)
+        if self._start.parent is None:
+            folder = Path(outcome.settings.output).absolute()
+            self._writer.later(_kept(outcome), records.pages, self.key, folder)
+            _record_final(self._writer, outcome, self.key, self._overrides, self._seen)
 
 
 class StudyRun:
     """The run above a search's trials."""
 
-    def __init__(self, store: Store, settings: Settings, name: str, description: str) -> None:
-        self._store = store
-        self._note = f"```text\n{description}\n```" if description else ""  # it is laid out in columns
+    def __init__(self, writer: Writer, settings: Settings, name: str, description: str) -> None:
+        self._writer = writer
+        self._searched = f"```text\n{description}\n```" if description else ""  # it is laid out in columns
         tags = {**_tags(settings, "scripts/sweep.py"), "study": name}
-        with store.required():
-            new = {**tags, "mlflow.note.content": self._note}  # one that goes on keeps its note until it has a better
-            self.run_id = store.reopen(name) or store.start(f"study {name}", "study", None, new)
-            store.log(self.run_id, tags=tags)
-            store.texts(self.run_id, provenance.files(settings))
+        start = _start(settings, f"study {name}", None, tags)
+        self.run_id = str(writer.now(records.start_study, start, name, self._searched))
 
-    def finish(self, best: Outcome, figures: Mapping[str, Figure], overrides: Sequence[str] | None = None) -> None:
-        """Record the best trial's scores and the study's figures by name; overrides of that trial, as in `trial`."""
-        with self._store.forgiving(lambda: _kept(best)):
-            scores = {f"best/cv/{name}": interval.mean for name, interval in best.result.cv.items()}
-            what = describe(best, _typed(best.settings, overrides))
-            note = f"{self._note}\n\n## Best trial\n\n{_PICKED}\n\n{what}".strip()
-            tags = {"primary": best.result.primary, "mlflow.note.content": note}
-            self._store.log(self.run_id, _points(scores, 0, now()), tags=tags)
-            self._store.figures(self.run_id, figures)
+    def finish(
+        self,
+        best: Outcome,
+        figures: Mapping[str, Figure],
+        overrides: Sequence[str] | None = None,
+        pages: Mapping[str, str] | None = None,
+    ) -> None:
+        """Record the best trial's scores, and of the study its figures by name and its pages by file name.
+
+        overrides: of that trial, as in `Tracker.trial`.
+        """
+        scores = {f"best/cv/{name}": interval.mean for name, interval in best.result.cv.items()}
+        what = describe(best, _typed(best.settings, overrides))
+        note = f"Best trial: {what}\n\n{_PICKED}\n\n{self._searched}".strip()
+        tags = {"primary": best.result.primary, "mlflow.note.content": note}
+        points, files = points_of(scores, now()), dict(pages or {})
+        self._writer.later(_kept(best), records.study, self.run_id, points, tags, DataInput.of(best), files)
+        with tempfile.TemporaryDirectory() as folder:
+            save(figures, Path(folder))
+            self._writer.later(_kept(best), records.figures, self.run_id, Path(folder))
+            self._writer.wait()
+
+
+def _start(settings: Settings, name: str, parent: str | None, tags: Mapping[str, str]) -> Start:
+    files = provenance.files(settings)
+    return Start(uuid.uuid4().hex, name, parent, tags, _parameters(settings), files, now())
+
+
+def _end(
+    outcome: Outcome, overrides: str, seen: Mapping[tuple[int, int], int], answers: Predictions | None = None
+) -> End:
+    return End(
+        result=outcome.result,
+        tags=_own_tags(outcome.settings),
+        note=describe(outcome, overrides),
+        environment=provenance.environment(outcome.result.seconds),
+        data=DataInput.of(outcome),
+        answers=answers,
+        seen=dict(seen),
+        at=now(),
+    )
+
+
+def _answers(outcome: Outcome) -> Predictions | None:
+    """Of every fold to rows that did not teach it, once all folds are complete; None where there are none."""
+    complete = outcome.result.cv and outcome.settings.validation.method != "resubstitution"
+    return out_of_fold(outcome) if complete else None
 
 
 def _record_final(
-    store: Store, outcome: Outcome, parent: str, overrides: str, seen: Mapping[tuple[int, int], int]
+    writer: Writer, outcome: Outcome, parent: str, overrides: str, seen: Mapping[tuple[int, int], int]
 ) -> None:
-    """The refit: its curve, its scores on the test rows, and what the experiment left in its folder."""
-    settings, result, end = outcome.settings, outcome.result, now()
-    if result.refit is None:
+    if outcome.result.refit is None:
         return
-    times = _times(result.refit, seen, end)
-    status = {"status": str(result.refit.status), "primary": result.primary, "overrides": overrides}
-    tags = {**_tags(settings), **status, "mlflow.note.content": describe(outcome, overrides)}
-    run_id = store.start("final", "final", parent, tags, min(times.values(), default=end))
-    with _ending(store, run_id):
-        scores = _points({f"test/{name}": score for name, score in result.test.items()}, result.refit.best_epoch, end)
-        store.log(run_id, [*_history(result.refit, times), *scores], _parameters(settings))
-        store.dataset(run_id, result)
-        store.folder(run_id, Path(settings.output))
-
-
-def _draw(outcome: Outcome) -> dict[str, Figure]:
-    """The experiment's figures, also saved in its folder."""
-    figures = of_outcome(outcome)
-    save(figures, Path(outcome.settings.output) / "figures")
-    return figures
+    settings = outcome.settings
+    start = _start(settings, run_name(settings, "final"), parent, {**_tags(settings), "overrides": overrides})
+    folder = Path(settings.output).absolute()
+    writer.later(_kept(outcome), records.final, start, _end(outcome, overrides, seen), folder)
 
 
 def _kept(outcome: Outcome) -> str:
@@ -287,48 +345,21 @@ def _kept(outcome: Outcome) -> str:
     return f"The result is in {path}."
 
 
-def _times(fold: FoldResult, seen: Mapping[tuple[int, int], int], end: int) -> dict[int, int]:
-    """Epoch -> when it was recorded, in ms; one that nobody saw coming is dated back by the time the next one took."""
-    times: dict[int, int] = {}
-    when = end
-    for epoch in reversed(fold.history):
-        when = times[epoch.epoch] = seen.get((fold.fold, epoch.epoch), when)
-        when -= int(1000 * epoch.seconds) if math.isfinite(epoch.seconds) else 0
-    return times
-
-
-def _history(fold: FoldResult, times: Mapping[int, int]) -> list[Point]:
-    """Every value of every epoch."""
-    return [
-        Point(name, value, epoch.epoch, times[epoch.epoch])
-        for epoch in fold.history
-        for name, value in epoch_values(epoch).items()
-    ]
-
-
-def _points(values: Mapping[str, float], step: int, at: int) -> list[Point]:
-    return [Point(name, value, step, at) for name, value in values.items()]
-
-
-def _mean(values: Sequence[float] | np.ndarray) -> float:
-    return float(np.mean(values))
-
-
-def _summary(result: RunResult) -> dict[str, float]:
-    return {
-        f"cv/{name}{suffix}": value
-        for name, cv in result.cv.items()
-        for suffix, value in (("", cv.mean), ("_std", cv.std), ("_ci_low", cv.low), ("_ci_high", cv.high))
-    }
-
-
 def _parameters(settings: Settings) -> dict[str, str]:
-    """Every setting that says what was computed, by its name in an override; a component's own name gives its class."""
+    """Every setting that says what was computed, by its name in an override.
+
+    A component stands there twice: by its short name, as `optimizer`, and by its class, as `optimizer._target_`.
+    """
     from pipeline.settings import describe as flat
 
     values = flat(settings.model_copy(update={"search": None, "tracking": None})).items()
-    named = {name.removesuffix("._target_"): value for name, value in values if name not in _NO_PARAMETERS}
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in named.items()}
+    named = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values}
+    parameters = {}
+    for name, value in named.items():
+        if name.endswith("._target_"):
+            parameters[name.removesuffix("._target_")] = short(value)
+        parameters[name] = value
+    return {name: value for name, value in parameters.items() if name not in _NO_PARAMETERS}
 
 
 def _own_tags(settings: Settings) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import TYPE_CHECKING
 
 from pipeline.results import RunResult
@@ -11,23 +12,45 @@ if TYPE_CHECKING:
     from pipeline.experiment import Outcome
     from pipeline.settings import Settings
 
+_LINE = 88  # characters
+
 
 def describe(outcome: Outcome, overrides: str) -> str:
-    """Markdown for a person: what was run, what came of it, what to know about it, and how to run it again.
+    """Markdown for a person: what came of it, what was run, what to know about it, and how to run it again.
 
-    overrides: as typed after `scripts/train.py`.
+    MLflow shows the first few lines until asked for more. overrides: as typed after `scripts/train.py`.
     """
     settings, result = outcome.settings, outcome.result
     trainer = settings.trainer
     parts = [
-        f"**{_network(settings)}** on {_rows(result)}, {_validation(settings)}: "
+        f"{_answer(result)} by {_network(settings)} on {_rows(result)}, {_validation(settings)}: "
         f"up to {trainer.max_epochs} epochs in batches of {trainer.batch_size}, seed {settings.seed}. "
         f"Status: {result.status}.",
         _table(result),
         "\n".join(f"- {note}" for note in [*result.notes, *_troubles(outcome)]),
-        f"Run it again:\n\n```sh\n{f'python scripts/train.py {overrides}'.strip()}\n```",
+        f"Run it again:\n\n```sh\n{_command(overrides)}\n```",
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _answer(result: RunResult) -> str:
+    """The score that the run is judged by, or why there is none."""
+    cv = result.cv.get(result.primary)
+    if cv is None:
+        return f"**No score ({result.status})**"
+    test = f", on test rows {_number(result.test[result.primary])}" if result.primary in result.test else ""
+    return f"**{result.primary} {_number(cv.mean)}** ({_number(cv.low)} … {_number(cv.high)}{test})"
+
+
+def _command(overrides: str) -> str:
+    """In lines that a shell takes as one: a long line would push MLflow's panel beside the note off the screen."""
+    lines = ["python scripts/train.py"]
+    for word in map(shlex.quote, shlex.split(overrides)):
+        if len(lines[-1]) + len(word) < _LINE:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(f"    {word}")
+    return " \\\n".join(lines)
 
 
 def _rows(result: RunResult) -> str:
@@ -53,7 +76,7 @@ def _table(result: RunResult) -> str:
         shown = f"**{name}**" if name == result.primary else name
         cells = [_number(cv.mean), f"{_number(cv.low)} … {_number(cv.high)}", _number(cv.std)] if cv else ["–"] * 3
         test = [_number(result.test.get(name, math.nan))] if result.test else []
-        lines.append(f"| {' | '.join([shown, *cells, *test])} |")
+        lines.append(f"| {' | &emsp;'.join([shown, *cells, *test])} |")  # MLflow's cells have no margin
     note = "The interval is corrected for overlapping training sets (Nadeau and Bengio 2003)."
     return "\n".join([*lines, *(["", note] if len(result.folds) > 1 and result.cv else [])])
 
@@ -70,19 +93,24 @@ def _troubles(outcome: Outcome) -> list[str]:
 
 def trial_name(settings: Settings, number: int | None) -> str:
     """What a run is called: its number in a study, if it has one, and the choices that tell runs apart."""
-    parts = (_short(settings.optimizer.target), _short(settings.initializer.target), _short(settings.activation.target))
-    first = _short(settings.model.target) if number is None else f"trial {number:02d}"
-    return " · ".join([first, *parts])
+    return run_name(settings, short(settings.model.target) if number is None else f"trial {number:02d}")
 
 
-def _short(target: str) -> str:
+def run_name(settings: Settings, first: str) -> str:
+    """Such as `trial 07 · adam · he · relu`."""
+    parts = (settings.optimizer.target, settings.initializer.target, settings.activation.target)
+    return " · ".join([first, *map(short, parts)])
+
+
+def short(target: str) -> str:
+    """Of a class or function: torch.optim.Adam -> adam."""
     return target.rpartition(".")[2].strip("_").lower()
 
 
 def _network(settings: Settings) -> str:
     hidden = "-".join(map(str, settings.model.hidden)) or "linear"
-    model, optimizer = _short(settings.model.target), _short(settings.optimizer.target)
-    activation, initializer = _short(settings.activation.target), _short(settings.initializer.target)
+    model, optimizer = short(settings.model.target), short(settings.optimizer.target)
+    activation, initializer = short(settings.activation.target), short(settings.initializer.target)
     return f"{model} {hidden} · {activation} · {initializer} · {optimizer}, lr {settings.optimizer.lr:g}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -14,32 +13,28 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import StoreError
-from pipeline.figures import save
+from pipeline.tracking import views
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from matplotlib.figure import Figure
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-    from pipeline.results import RunResult
-    from pipeline.settings import TrackingSettings
+    from pipeline.settings import Settings, TrackingSettings
+    from pipeline.tracking.dataset import DataInput
 
-SERVER = "http://127.0.0.1:5000"
-"""Where `make ui` listens."""
-
-_LOG = logging.getLogger(__name__)
 _REACH_WITHIN = 5.0  # seconds a server may take to answer at all
 _LOCK_WITHIN = 120.0  # seconds another process may take to create the tables
+_KEY = "mlflow.pipeline.key"  # a tag; the UI hides those that begin like this
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -123,7 +118,7 @@ def _quiet_client() -> type[MlflowClient]:
         os.environ.setdefault(name, value)
     from mlflow.tracking import MlflowClient
 
-    for chatty in ("mlflow", "alembic"):  # what fails is told once, by `_opening`, `required` and `forgiving`
+    for chatty in ("mlflow", "alembic"):  # what fails is told once, by `_opening` and by the writer
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
     return MlflowClient
 
@@ -164,21 +159,20 @@ def _reason(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def deep_link(experiment_id: str, server: str = SERVER) -> str:
-    """The page that opens an experiment's table of runs beside their charts (MLflow opens another one by itself)."""
-    server = re.sub(r"//[^@/]*@", "//", server).rstrip("/")  # what is printed holds no password
-    return f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
-
-
 def newest_experiment(uri: str) -> str | None:
-    """The id of the experiment that got the last run; None in an empty store. Creates the tables of a new database.
+    """The id of the experiment that got the last run, with its views up to date; None in an empty store.
 
-    Raises StoreError if the store cannot be used.
+    Creates the tables of a new database. Raises StoreError if the store cannot be used.
     """
     with _opening(uri) as client:
         ids = [experiment.experiment_id for experiment in client.search_experiments()]
         runs = client.search_runs(ids, order_by=["attributes.start_time DESC"], max_results=1)
-        return runs[0].info.experiment_id if runs else None
+        if not runs:
+            return None
+        newest = str(runs[0].info.experiment_id)
+        with suppress(*_failures()):  # who may only read finds them as they are
+            views.arrange(client, newest)
+        return newest
 
 
 def check(uri: str | None = None) -> str:
@@ -194,33 +188,62 @@ def check(uri: str | None = None) -> str:
     return f"{shown(uri)}: reachable, {len(ids)} experiments, {count}"
 
 
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An experiment of a store. artifacts: folder for the files of its runs, where no server decides that."""
+
+    uri: str
+    experiment: str
+    artifacts: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> Address:
+        """Where these settings want to be recorded."""
+        uri = store_uri(settings.tracking)
+        return cls(uri, settings.task_name, artifact_root(uri))
+
+
 class Store:
-    """One experiment of an MLflow store: runs are started, filled and ended here, and nowhere else."""
+    """One experiment of an MLflow store: runs are started, filled and ended here, and nowhere else.
 
-    def __init__(self, uri: str, experiment: str) -> None:
-        with _opening(uri) as client:
+    A run is named by a key of the caller's from the start, and by MLflow's id once it is there: both will do.
+    """
+
+    def __init__(self, address: Address) -> None:
+        with _opening(address.uri) as client:
             self._client = client
-            self.experiment_id = _experiment_id(client, uri, experiment)
-            self.uri = uri
+            self.experiment_id = _experiment_id(client, address)
+        self._ids: dict[str, str] = {}  # key -> id
+        self._running: set[str] = set()  # ids of those that were started here and not ended
+        self._curves: dict[str, set[int]] = {}  # run -> epochs that are in its curve
+        self._arranged = False
 
-    def start(self, name: str, level: str, parent: str | None, tags: Mapping[str, str], at: int | None = None) -> str:
-        """A new run's id."""
-        above = {"mlflow.parentRunId": parent} if parent else {}
-        run = self._client.create_run(self.experiment_id, at, {**tags, "level": level, **above}, name)
-        return str(run.info.run_id)
+    def id_of(self, run: str) -> str:
+        """Of a run that was started here, or somewhere else."""
+        return self._ids.get(run, run)
+
+    def start(self, key: str, name: str, level: str, parent: str | None, tags: Mapping[str, str], at: int) -> str:
+        """A new run's id; `at` in ms since 1970."""
+        above = {"mlflow.parentRunId": self.id_of(parent)} if parent else {}
+        known = {"level": level, _KEY: key, **above}
+        run = self._client.create_run(self.experiment_id, at, {**tags, **known}, name)
+        self._ids[key] = str(run.info.run_id)
+        self._running.add(self._ids[key])
+        return self._ids[key]
 
     def reopen(self, study: str) -> str | None:
         """The id of the study's run, running again; None where there is none."""
-        runs: Iterable[Run] = self._client.search_runs([self.experiment_id], "tags.level = 'study'", max_results=1000)
-        found = [str(run.info.run_id) for run in runs if run.data.tags.get("study") == study]
+        studies = self.runs("tags.level = 'study'")
+        found = [str(run.info.run_id) for run in studies if run.data.tags.get("study") == study]
         if not found:
             return None
         self._client.update_run(found[-1], status="RUNNING")
+        self._running.add(found[-1])
         return found[-1]
 
     def log(
         self,
-        run_id: str,
+        run: str,
         points: Iterable[Point] = (),
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
@@ -233,62 +256,67 @@ class Store:
         parameters = [Param(name, value) for name, value in (params or {}).items()]
         labels = [RunTag(name, value) for name, value in (tags or {}).items()]
         while metrics or parameters or labels:
-            self._client.log_batch(run_id, metrics[:800], parameters[:100], labels[:100])
+            self._client.log_batch(self.id_of(run), metrics[:800], parameters[:100], labels[:100])
             metrics, parameters, labels = metrics[800:], parameters[100:], labels[100:]
 
-    def dataset(self, run_id: str, result: RunResult) -> None:
-        """Name the data set that a run used, by its digest."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
+    def grow(self, run: str, points: Iterable[Point]) -> None:
+        """Write more of a curve; epochs that are in it already are left out."""
+        epochs = self._curves.setdefault(run, set())
+        new = [point for point in points if point.step not in epochs]
+        self.log(run, new)
+        epochs.update(point.step for point in new)
 
-        facts = dict(result.data)
-        digest, name = str(facts.get("fingerprint", ""))[:36], str(facts.get("name", result.task_name))
-        dataset = Dataset(name, digest, "local", json.dumps({"name": name}), profile=json.dumps(facts, default=str))
-        self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+    def dataset(self, run: str, data: DataInput) -> None:
+        """Name the data set that a run used."""
+        self._client.log_inputs(self.id_of(run), [data.as_input()])
 
-    def texts(self, run_id: str, texts: Mapping[str, str]) -> None:
+    def files(self, run: str, files: Mapping[str, str | bytes]) -> None:
         """Attach files of these names and contents."""
         with tempfile.TemporaryDirectory() as folder:
-            for name, text in texts.items():
-                Path(folder, name).write_text(text, encoding="utf-8")
-            self._client.log_artifacts(run_id, folder)
+            for name, content in files.items():
+                Path(folder, name).write_bytes(content.encode() if isinstance(content, str) else content)
+            self._client.log_artifacts(self.id_of(run), folder)
 
-    def figures(self, run_id: str, figures: Mapping[str, Figure]) -> None:
-        """Attach pictures."""
-        with tempfile.TemporaryDirectory() as folder:
-            save(figures, Path(folder))
-            self._client.log_artifacts(run_id, folder, "figures")
+    def folder(self, run: str, folder: Path, name: str) -> None:
+        """Attach a folder under that name."""
+        self._client.log_artifacts(self.id_of(run), str(folder), name)
 
-    def folder(self, run_id: str, folder: Path) -> None:
-        """Attach what an experiment left in its folder: files, `model/` and `figures/`, but no logs."""
-        for entry in sorted(folder.glob("*")):
+    def leavings(self, run: str, folder: Path, pattern: str) -> None:
+        """Attach what an experiment left in its folder under such names: files, `model/` and `figures/`, no logs."""
+        for entry in sorted(folder.glob(pattern)):
             if entry.is_dir() and entry.name in ("model", "figures"):
-                self._client.log_artifacts(run_id, str(entry), entry.name)
+                self.folder(run, entry, entry.name)
             elif entry.is_file() and not entry.name.startswith(".") and entry.suffix != ".log":
-                self._client.log_artifact(run_id, str(entry))
+                self._client.log_artifact(self.id_of(run), str(entry))
 
-    def end(self, run_id: str, status: str) -> None:
-        """FINISHED, FAILED or KILLED."""
-        self._client.set_terminated(run_id, status)
+    def end(self, run: str, status: str, at: int | None = None) -> None:
+        """FINISHED, FAILED or KILLED; `at` in ms since 1970, by default now."""
+        run_id = self.id_of(run)
+        self._client.set_terminated(run_id, status, at)
+        self._running.discard(run_id)
 
-    @contextmanager
-    def required(self) -> Iterator[None]:
-        """What fails in the store in here is a StoreError: nothing is trained that could not be recorded."""
-        try:
-            yield
-        except _failures() as error:
-            raise StoreError(
-                f"The tracking store {shown(self.uri)} must take a new run. It answered: {_reason(error)}. Mend it, "
-                "name another one by `tracking.uri=…` or MLFLOW_TRACKING_URI, or go without by `tracking=null`."
-            ) from error
+    def end_all(self) -> None:
+        """KILLED: who started them here is gone without a word."""
+        for run_id in sorted(self._running):
+            self.log(run_id, tags={"status": "killed", "error": "The process that trained it ended without a word."})
+            self.end(run_id, "KILLED")
 
-    @contextmanager
-    def forgiving(self, consequence: str | Callable[[], str]) -> Iterator[None]:
-        """What fails in the store in here is a warning that tells what follows from it."""
-        try:
-            yield
-        except _failures() as error:
-            told = consequence if isinstance(consequence, str) else consequence()
-            _LOG.warning("The tracking store %s failed: %s. %s", shown(self.uri), _reason(error), told)
+    def abandon(self, run: str) -> None:
+        """KILLED, if it still says RUNNING; a run of another process, by its id or by its key."""
+        for found in self.runs(f"tags.`{_KEY}` = '{run}'") or [self._client.get_run(run)]:
+            if found.info.status == "RUNNING":
+                self.end(found.info.run_id, "KILLED")
+
+    def runs(self, filter_string: str) -> list[Run]:
+        """At most 1,000, the newest first."""
+        order = ["attributes.start_time DESC"]
+        return list(self._client.search_runs([self.experiment_id], filter_string, max_results=1000, order_by=order))
+
+    def arrange(self, first: bool = False) -> None:
+        """Bring the views of the runs table up to date; `first`: unless that has been done here before."""
+        if not (first and self._arranged):
+            views.arrange(self._client, self.experiment_id)
+        self._arranged = True
 
 
 def _failures() -> tuple[type[Exception], ...]:
@@ -298,13 +326,15 @@ def _failures() -> tuple[type[Exception], ...]:
     return (MlflowException, OSError)
 
 
-def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
+def _experiment_id(client: MlflowClient, address: Address) -> str:
     """Find or create the experiment; in a database its artifacts get an absolute folder beside it."""
+    name, uri = address.experiment, address.uri
+    name, uri = address.experiment, address.uri
     found = client.get_experiment_by_name(name)
     is_server = uri.startswith(("http:", "https:"))
     if found is None:
         try:
-            return str(client.create_experiment(name, None if is_server else artifact_root(uri)))
+            return str(client.create_experiment(name, None if is_server else address.artifacts))
         except _failures():  # another process was first
             found = client.get_experiment_by_name(name)
             if found is None:
@@ -317,6 +347,6 @@ def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
     if found.artifact_location.startswith("mlflow-artifacts:") and not is_server:
         raise StoreError(
             f"Experiment {name!r} was created by an MLflow server, which alone can store its files. Name that server "
-            f"by MLFLOW_TRACKING_URI (such as {SERVER}) or choose another task_name."
+            f"by MLFLOW_TRACKING_URI (such as {views.SERVER}) or choose another task_name."
         )
     return str(found.experiment_id)

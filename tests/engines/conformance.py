@@ -13,7 +13,7 @@ import pytest
 
 from pipeline import engines
 from pipeline.data import Dataset
-from pipeline.engines import Fitted
+from pipeline.engines import Fitted, Key
 from pipeline.engines.batches import epoch_rows
 from pipeline.folds import Replica, plan, refit_replica, replicas
 from pipeline.results import Epoch, Status
@@ -29,6 +29,20 @@ SMALL = (
     "trainer.batch_size=32",
     "trainer.progress=false",
     "tracking=null",
+)
+
+VARIANTS = (  # of one shape
+    ("optimizer.lr=0.001", "model.dropout=0.1", "trainer.gradient_clip_val=1"),
+    ("optimizer.lr=0.05", "optimizer.weight_decay=0.1", "optimizer.betas=[0.8,0.99]", "loss.label_smoothing=0.2"),
+    ("seed=7", "initializer=xavier", "scheduler=cosine", "model.dropout=0.5", "activation=tanh"),
+    ("activation=leaky_relu", "activation.negative_slope=0.2", "trainer.max_epochs=3", "loss.label_smoothing=0.1"),
+    (
+        "trainer.gradient_clip_val=0.01",
+        "trainer.gradient_clip_algorithm=value",
+        "trainer.evaluate_every=3",
+        "scheduler=none",
+        "activation=gelu",
+    ),
 )
 
 EVERYTHING = (
@@ -93,6 +107,11 @@ class EngineConformance:
     def fit(self, members: Sequence[Replica], data: Dataset, on_epoch=nobody) -> list[Fitted]:
         return engines.create(members[0].settings).fit(members, data, on_epoch)
 
+    def assert_as_alone(self, members: Sequence[Replica], results: Sequence[Fitted], data: Dataset) -> None:
+        """What each computed beside others is what it computes by itself."""
+        for member, together in zip(members, results, strict=True):
+            assert_same(self.fit([member], data)[0], together)
+
     def folds(self, *overrides: str, data: Dataset, trial: int = 0) -> list[Replica]:
         settings = self.settings(*overrides)
         return replicas(data, settings, plan(data, settings), trial)
@@ -101,17 +120,97 @@ class EngineConformance:
     def test_a_fold_alone_equals_the_fold_in_the_stack(self, overrides: tuple[str, ...]) -> None:
         data = three_classes()
         together = self.folds(*overrides, data=data)
-        for alone, stacked in zip(together, self.fit(together, data), strict=True):
-            assert_same(self.fit([alone], data)[0], stacked)
+        self.assert_as_alone(together, self.fit(together, data), data)
 
-    def test_trials_with_their_own_numbers_share_a_stack(self) -> None:
+    def test_trials_that_differ_in_numbers_activation_and_dates_share_a_stack(self) -> None:
         data = three_classes()
-        slow = self.folds("optimizer.lr=0.001", "model.dropout=0.1", "trainer.gradient_clip_val=1", data=data)
-        fast = self.folds("optimizer.lr=0.05", "model.dropout=0.5", "optimizer.weight_decay=0.1", data=data, trial=1)
-        other = self.folds("seed=7", "initializer=xavier", "scheduler=cosine", "model.dropout=0.1", data=data, trial=2)
-        together = [*slow, *fast, *other]
-        for alone, stacked in zip(together, self.fit(together, data), strict=True):
-            assert_same(self.fit([alone], data)[0], stacked)
+        together = [one for trial, own in enumerate(VARIANTS) for one in self.folds(*own, data=data, trial=trial)[1:]]
+        engine = engines.create(together[0].settings)
+        assert len({engine.shape_of(replica) for replica in together}) == 1
+        self.assert_as_alone(together, self.fit(together, data), data)
+
+    def test_trials_of_another_shape_train_beside_it(self) -> None:
+        data = three_classes()
+        others = ("model.hidden=[12]",), ("optimizer=sgd",), ("loss=focal",), ("model.batch_norm=true",)
+        together = [self.folds(*own, data=data, trial=trial)[0] for trial, own in enumerate([(), *others])]
+        engine = engines.create(together[0].settings)
+        assert len({engine.shape_of(replica) for replica in together}) == len(together)
+        self.assert_as_alone(together, self.fit(together, data), data)
+
+    @pytest.mark.parametrize(
+        "overrides",
+        [EVERYTHING, ("optimizer=sgd", "optimizer.momentum=0.9", "optimizer.dampening=0.5"), ("scheduler=plateau",)],
+        ids=str,
+    )
+    def test_replicas_that_enter_later_compute_what_they_would_have_from_the_start(
+        self, overrides: tuple[str, ...]
+    ) -> None:
+        """Of other lengths, while some stop early, one is pruned, and the stack is empty for a moment."""
+        data = three_classes()
+
+        def trial(number: int, epochs: int, *own: str) -> list[Replica]:
+            return self.folds(*overrides, f"trainer.max_epochs={epochs}", *own, data=data, trial=number)
+
+        first, pruned = trial(0, 5), trial(1, 6, "activation=tanh")[0]
+        short, long = trial(2, 1, "seed=3")[:2], trial(3, 7, "optimizer.lr=0.03", "trainer.patience=1")
+        last = trial(4, 2, "initializer=xavier")[2]
+        entering = {1: [pruned, short[0]], 2: [long[1]], 3: [short[1], long[2]], 5: [long[0]]}
+        everyone = [*first, pruned, *short, *long]
+        ended: dict[Key, Fitted] = {}
+        boundaries = 0
+
+        def turn(now: Sequence[Fitted], room: int) -> Sequence[Replica]:
+            nonlocal boundaries
+            boundaries += 1
+            ended.update({fitted.key: fitted for fitted in now})
+            assert room > len(everyone)
+            return [last] if len(ended) == len(everyone) else entering.get(boundaries, [])
+
+        def prune(records: Sequence[Epoch]) -> list[Key]:
+            return [pruned.key for record in records if (record.trial, record.fold, record.epoch) == (*pruned.key, 3)]
+
+        engine = engines.create(first[0].settings)
+        assert len({engine.shape_of(replica) for replica in [*everyone, last]}) == 1
+        results = engine.fit(first, data, prune, turn)
+        assert [one.key for one in results] == [replica.key for replica in first]
+        assert ended.keys() == {replica.key for replica in [*everyone, last]}
+        assert ended[pruned.key].status is Status.PRUNED
+        assert [record.epoch for record in ended[pruned.key].history] == [1, 2, 3]
+        self.assert_as_alone(first, results, data)
+        others = [replica for replica in [*everyone, last] if replica is not pruned]
+        self.assert_as_alone(others, [ended[replica.key] for replica in others], data)
+
+    def test_a_turn_is_offered_at_every_boundary_with_who_ended_and_the_room(self) -> None:
+        data = three_classes()
+        rules = "engine.max_replicas=4", "trainer.evaluate_every=4"
+        members = self.folds(*rules, data=data)[:2]
+        waiting = [
+            *self.folds(*rules, "trainer.max_epochs=2", data=data, trial=1),
+            *self.folds(*rules, "trainer.max_epochs=1", data=data, trial=2),
+        ]
+        offers: list[tuple[list[Key], int]] = []
+        emitted: list[list[tuple[int, int, int]]] = []
+
+        def turn(ended: Sequence[Fitted], room: int) -> Sequence[Replica]:
+            offers.append((sorted(one.key for one in ended), room))
+            return [waiting.pop(0) for _ in range(min(room, len(waiting)))]
+
+        def watch(records: Sequence[Epoch]) -> None:
+            emitted.append(sorted((record.trial, record.fold, record.epoch) for record in records))
+
+        engines.create(members[0].settings).fit(members, data, watch, turn)
+        assert offers == [
+            ([], 2),  # two enter
+            ([], 0),
+            ([(1, 0), (1, 1)], 2),  # two more
+            ([(0, 0), (0, 1), (2, 0)], 3),  # the last two
+            ([(1, 2), (2, 1), (2, 2)], 4),
+        ]
+        assert emitted == [  # nothing at the first two: everybody is evaluated in the last of its own epochs
+            [(1, 0, 2), (1, 1, 2)],
+            [(0, 0, 4), (0, 1, 4), (2, 0, 1)],
+            [(1, 2, 2), (2, 1, 1), (2, 2, 1)],
+        ]
 
     def test_a_diverging_replica_leaves_its_neighbours_untouched(self) -> None:
         data = three_classes()
@@ -155,6 +254,12 @@ class EngineConformance:
         undisturbed = self.fit(members, data)
         assert_same(fitted[0], undisturbed[0])
         assert_same(fitted[2], undisturbed[2])
+
+    def test_parameters_counts_what_is_learnt(self) -> None:
+        data = three_classes()
+        (member, *_) = self.folds("model.batch_norm=true", "model.dropout=0.2", data=data)
+        learnt = 5 * 12 + 12 + 12 * 9 + 9 + 9 * 3 + 3 + 2 * (12 + 9)
+        assert engines.create(member.settings).parameters(member, data) == learnt
 
     def test_predict_gives_what_the_replica_predicted(self) -> None:
         data = three_classes()

@@ -19,7 +19,7 @@ from pipeline.engines.lightning.stacked import StackedNetwork, can_stack, stack
 from pipeline.folds import plan, refit_replica, replicas
 from pipeline.results import Status
 from pipeline.settings import compose
-from tests.engines.conformance import EngineConformance, nobody, small, three_classes
+from tests.engines.conformance import EngineConformance, assert_same, nobody, small, three_classes
 
 
 class TestLightning(EngineConformance):
@@ -37,10 +37,12 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.parametrize("batch", [32, 1])  # a few steps in an epoch, and more than one block of them
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_one_replica_equals_a_plain_loop(optimizer: str) -> None:
+def test_one_replica_equals_a_plain_loop(optimizer: str, batch: int) -> None:
     data = three_classes()
-    settings = small(f"optimizer={optimizer}", "scheduler=step", "scheduler.step_size=2", "trainer.gradient_clip_val=1")
+    schedule = "scheduler=step", "scheduler.step_size=2"
+    settings = small(f"optimizer={optimizer}", *schedule, "trainer.gradient_clip_val=1", f"trainer.batch_size={batch}")
     replica = replicas(data, settings, plan(data, settings))[0]
     (fitted,) = engines.create(settings).fit([replica], data, nobody)
 
@@ -53,7 +55,7 @@ def test_one_replica_equals_a_plain_loop(optimizer: str) -> None:
     )
     y = torch.from_numpy(data.targets)
     update = OPTIMIZERS[optimizer](network.parameters(), settings.optimizer)
-    schedule = torch.optim.lr_scheduler.StepLR(update, step_size=2, gamma=0.5)
+    decay = torch.optim.lr_scheduler.StepLR(update, step_size=2, gamma=0.5)
     losses = []
     for epoch in range(1, 5):
         epoch_losses = []
@@ -64,7 +66,7 @@ def test_one_replica_equals_a_plain_loop(optimizer: str) -> None:
             nn.utils.clip_grad_norm_(network.parameters(), 1)
             update.step()
             epoch_losses.append(loss.item())
-        schedule.step()
+        decay.step()
         losses.append(np.mean(epoch_losses))
 
     assert [epoch.train_loss for epoch in fitted.history] == pytest.approx(losses, rel=1e-10)
@@ -233,3 +235,39 @@ def test_restored_weights_are_those_of_the_replica() -> None:
     for name, value in fitted.weights.items():
         np.testing.assert_array_equal(state[name].numpy(), value)
     assert fitted.status is Status.COMPLETED
+
+
+@pytest.mark.parametrize(
+    "apart",
+    [
+        ("optimizer=adam", "optimizer.betas=[0.8,0.99]", "optimizer.eps=1e-6", "optimizer.weight_decay=0.1"),
+        ("optimizer=adamw", "optimizer.betas=[0.5,0.9]", "optimizer.weight_decay=0.3"),
+        ("optimizer=sgd", "optimizer.momentum=0.5", "optimizer.weight_decay=0.2"),
+        ("optimizer=sgd", "optimizer.nesterov=true", "optimizer.weight_decay=0.2"),
+        ("optimizer=sgd", "optimizer.momentum=0"),
+    ],
+    ids=" ".join,
+)
+def test_updating_by_rows_is_torch_s_own_update(apart: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    data = three_classes()
+    optimizer = apart[0]
+    flags = [text for text in apart if "nesterov" in text]
+    members = []
+    for trial, overrides in enumerate([apart, (optimizer, *flags, "optimizer.lr=0.02"), (optimizer, *flags)]):
+        settings = small(*overrides)
+        members += replicas(data, settings, plan(data, settings), trial)
+    by_rows = engines.create(members[0].settings).fit(members, data, nobody)
+    monkeypatch.setattr("pipeline.engines.lightning.optimizer._SMALL", 0)
+    for one, other in zip(by_rows, engines.create(members[0].settings).fit(members, data, nobody), strict=True):
+        assert_same(one, other)
+
+
+def test_a_failure_names_the_layer_the_epoch_and_the_batch() -> None:
+    data = three_classes()
+    settings = small("optimizer=sgd", "scheduler=none", "optimizer.lr=1e200")
+    fitted = engines.create(settings).fit(replicas(data, settings, plan(data, settings)), data, nobody)
+    scratch = small("optimizer=sgd", "scheduler=none", "optimizer.lr=1e200", "engine=numpy")
+    first = engines.create(scratch).fit(replicas(data, scratch, plan(data, scratch)), data, nobody)[0]
+    assert fitted[0].failure == "the output of layer 3 (Linear) became infinite in epoch 1, batch 2"
+    assert first.failure == fitted[0].failure.replace("Linear", "Linear 12 → 9")
+    assert fitted[1].failure == "the loss became nan in epoch 1, batch 2"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
+from pipeline import experiment
 from pipeline.data import Dataset, load
 from pipeline.engines import Fitted, create
 from pipeline.engines.scratch import ScratchEngine
@@ -105,18 +107,34 @@ def test_another_model_is_refused_by_name() -> None:
         ScratchEngine().fit([other], data, nobody)
 
 
-def test_replicas_that_differ_in_numbers_share_a_stack_and_others_do_not() -> None:
+def test_what_is_no_number_keeps_replicas_apart() -> None:
     data = three_classes()
+    others = "optimizer.nesterov=true", "loss.class_weights=balanced", "trainer.precision=32-true"
+    shapes = [shape_of(folds("optimizer=sgd", *choice, data=data)[0]) for choice in [(), *((one,) for one in others)]]
+    assert len(set(shapes)) == len(shapes)
 
-    def shape(*choices: str) -> str:
-        return shape_of(folds("model.dropout=0.1", *choices, data=data)[0])
 
-    settings = "seed=3", "initializer=xavier", "scheduler=cosine", "trainer.gradient_clip_val=1"
-    numbers = "optimizer.lr=0.5", "optimizer.betas=[0.5,0.6]", "optimizer.eps=1e-4", "optimizer.weight_decay=0.1"
-    plain = shape()
-    assert shape(*settings, *numbers) == plain
-    for other in ("model.hidden=[12]", "activation=tanh", "optimizer=sgd", "loss=focal", "loss.class_weights=balanced"):
-        assert shape(other) != plain
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml")))
+def test_every_optimizer_begins_afresh_for_a_replica_that_enters(name: str) -> None:
+    data = three_classes()
+    rules = f"optimizer={name}", "optimizer.weight_decay=0.01"
+    first, second, later = folds(*rules, "scheduler=none", data=data)
+    waiting, ended = [later], {}
+
+    def turn(now: Sequence[Fitted], _: int) -> list[Replica]:
+        ended.update({one.key: one for one in now})
+        return [waiting.pop()] if waiting else []
+
+    ScratchEngine().fit([replace(first, epochs=2), second], data, nobody, turn)
+    assert_same(ended[later.key], ScratchEngine().fit([later], data, nobody)[0])
+    assert_same(ended[second.key], ScratchEngine().fit([second], data, nobody)[0])
+
+
+def test_who_enters_must_have_the_shape_of_the_stack() -> None:
+    data = three_classes()
+    waiting = folds("optimizer=sgd", data=data)
+    with pytest.raises(AssertionError, match=r"SGD.* cannot enter a stack of .*Adam"):
+        ScratchEngine().fit(folds(data=data), data, nobody, lambda _, __: waiting)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("32-true", np.float32), ("64-true", np.float64)])
@@ -168,6 +186,18 @@ def test_xor_is_solved_from_most_starts(engine: str, activation: str, hidden: in
     assert sum(np.array_equal(one.predictions.argmax(axis=1), data.targets) for one in fitted) >= at_least
 
 
+@pytest.mark.parametrize("hidden", [2, 4])
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
+@pytest.mark.parametrize("engine", ["numpy", pytest.param("lightning", marks=pytest.mark.slow)])
+def test_the_experiment_solves_xor_with_every_network_of_the_guide(engine: str, activation: str, hidden: int) -> None:
+    chosen = f"engine={engine}", f"activation={activation}", f"model.hidden=[{hidden}]"
+    outcome = experiment.run(compose(["experiment=xor", "trainer.progress=false", "tracking=null", *chosen]))
+    assert outcome.final.weights["3.weight"].shape == (1, hidden)
+    final = create(outcome.settings).predict(outcome.final_replica, outcome.final, outcome.data, np.arange(4))
+    for predictions in (outcome.fitted[0].predictions, final):
+        np.testing.assert_array_equal(predictions.argmax(axis=1), outcome.data.targets)
+
+
 # ---- where weights start
 
 
@@ -213,7 +243,7 @@ def test_rows_of_another_width_name_the_layer_and_both_widths() -> None:
 
 
 def test_a_batch_of_another_width_names_the_layer_and_both_widths() -> None:
-    network = Network(small("engine=numpy"), inputs=5, outputs=3, replicas=2, dtype=np.float64)
+    network = Network([small("engine=numpy")] * 2, inputs=5, outputs=3, dtype=np.float64)
     with pytest.raises(
         DataError, match=r"layer 1 \(Linear 5 → 12\) expects rows of 5 numbers, got 4 \(shape \(2, 8, 4\)\)"
     ):
@@ -249,6 +279,21 @@ def test_an_exploding_layer_is_named_with_epoch_and_batch() -> None:
     (fitted,) = ScratchEngine(lambda _: huge).fit(members[:1], data, nobody)
     assert fitted.status is Status.DIVERGED
     assert fitted.failure == "the output of layer 5 (Linear 9 → 3) became infinite in epoch 1, batch 1"
+
+
+def test_a_failure_in_a_mixed_stack_is_told_as_the_replicas_own_network_counts() -> None:
+    """Where nothing is dropped, a network has no dropout layers."""
+    data = three_classes()
+    plain, *_ = folds("activation=elu", data=data)
+    *_, dropping = folds("activation=softplus", "model.dropout=0.2", data=data)
+
+    def huge(replica: Replica) -> dict[str, np.ndarray]:
+        (fitted,) = ScratchEngine().fit([replica], data, nobody)
+        return {name: np.where(weight.ndim == 2, 1e200, 1) * weight for name, weight in fitted.weights.items()}
+
+    one, other = ScratchEngine(huge).fit([plain, dropping], data, nobody)
+    assert one.failure == "the output of layer 3 (Linear 12 → 9) became infinite in epoch 1, batch 1"
+    assert other.failure == "the output of layer 4 (Linear 12 → 9) became infinite in epoch 1, batch 1"
 
 
 def test_weights_that_explode_behind_a_saturated_layer_are_found() -> None:

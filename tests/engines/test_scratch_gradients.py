@@ -48,17 +48,19 @@ def plain() -> Settings:
 
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[list[Replica], Dataset]:
-    """Up to three replicas of a random network on random rows."""
+    """Up to three replicas of a random network on random rows, each with its own activation and dropout."""
     rows, inputs, classes = draw(st.integers(4, 12)), draw(st.integers(1, 5)), draw(st.sampled_from([0, 2, 3, 5]))
     loss = components("loss", draw(st.sampled_from(CHOICES["loss"])) if classes else "mse")
     model = plain().model.model_copy(
-        update={
-            "hidden": draw(st.lists(st.integers(1, 6), max_size=3)),
-            "dropout": draw(st.sampled_from([0.0, 0.3])),
-            "batch_norm": draw(st.booleans()),
-        }
+        update={"hidden": draw(st.lists(st.integers(1, 6), max_size=3)), "batch_norm": draw(st.booleans())}
     )
-    chosen = {"activation": components("activation", draw(st.sampled_from(CHOICES["activation"]))), "loss": loss}
+    own = [
+        {
+            "model": model.model_copy(update={"dropout": draw(st.sampled_from([0.0, 0.3]))}),
+            "activation": components("activation", draw(st.sampled_from(CHOICES["activation"]))),
+        }
+        for _ in range(draw(st.integers(1, 3)))
+    ]
     weighted = classes and loss.target != "torch.nn.MSELoss" and draw(st.booleans())
     rng = np.random.default_rng(draw(st.integers(0, 1000)))
     targets = rng.integers(0, classes, rows) if classes else rng.normal(0, 1, rows).astype(np.float32)
@@ -70,7 +72,7 @@ def problems(draw: st.DrawFn) -> tuple[list[Replica], Dataset]:
     everyone = np.arange(rows)
     replica = Replica(
         trial=0,
-        settings=plain().model_copy(update={"model": model, **chosen}),
+        settings=plain().model_copy(update={"loss": loss}),
         split=Split(0, everyone, everyone[:0], everyone),
         scaling=Scaling(np.zeros((), np.float32), np.ones((), np.float32)),
         class_weights=rng.uniform(0.2, 2, classes).astype(np.float32) if weighted else None,
@@ -78,7 +80,7 @@ def problems(draw: st.DrawFn) -> tuple[list[Replica], Dataset]:
         epochs=1,
         outputs=outputs,
     )
-    return [replace(replica, trial=trial) for trial in range(draw(st.integers(1, 3)))], data
+    return [replace(replica, settings=replica.settings.model_copy(update=one)) for one in own], data
 
 
 @settings(max_examples=40)
@@ -88,17 +90,17 @@ def test_gradients_agree_with_differences(problem: tuple[list[Replica], Dataset]
     stack = Stack(members, data)
     rng = np.random.default_rng(1)
     stack.network.values[...] = rng.normal(0, 0.7, stack.network.values.shape)
-    batch = next(stack.feed.epoch(1))
+    batch = next(stack.feed.epoch([1] * len(members)))
     place = len(members) - 1
     claimed = gradients(stack, batch, place)
-    by_autograd = gradcheck.by_autograd(
+    by_lightning = gradcheck.by_lightning(
         members[place],
         data,
         stack.network.weights(place),
         batch._replace(**{name: array[place:] for name, array in batch._asdict().items() if array is not None}),
     )
     measured = differences(stack, batch, 6, place)
-    for check in compare(measured, claimed) + compare(measured, by_autograd):
+    for check in compare(measured, claimed) + compare(measured, by_lightning):
         assert check.passed, check
 
 
@@ -110,7 +112,7 @@ def test_a_wrong_gradient_is_noticed() -> None:
     data = Dataset("", "multiclass", rng.normal(0, 1, (9, 4)), rng.integers(0, 3, 9), ("a", "b", "c"), (), "")
     stack = Stack([replica], data)
     stack.network.initialize(0, plain().initializer, rng)
-    batch = next(stack.feed.epoch(1))
+    batch = next(stack.feed.epoch([1]))
     claimed = gradients(stack, batch)
     measured = differences(stack, batch, 10)
     assert all(check.passed for check in compare(measured, claimed))
@@ -127,6 +129,11 @@ def test_gradcheck_prints_a_verdict_per_parameter_and_engine(capsys: pytest.Capt
     assert [line.split()[0] for line in lines] == [f"{n}.{w}" for n in (1, 4, 7) for w in ("weight", "bias")]
     assert all(line.endswith("ok") for line in lines)
     assert conclusion == "Every gradient agrees with the differences of its loss."
+
+
+def test_gradcheck_takes_an_experiment_with_its_data(capsys: pytest.CaptureFixture[str]) -> None:
+    gradcheck.check(["experiment=xor_by_hand"])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:3]] == ["1.weight", "1.bias"]
 
 
 def test_gradcheck_exits_with_1_when_a_gradient_is_wrong(

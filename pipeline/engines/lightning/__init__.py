@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import distributed
 
 from pipeline.data import Dataset
-from pipeline.engines import Fitted, OnEpoch, fit_in_stacks
+from pipeline.engines import Fitted, Key, OnEpoch, Turn, fit_in_stacks
 from pipeline.engines.batches import batch_size, steps_per_epoch
 from pipeline.engines.lightning.criterion import Criterion
+from pipeline.engines.lightning.failures import first_failure
 from pipeline.engines.lightning.module import ReplicaModule
-from pipeline.engines.lightning.networks import Standardize, build_network, restore_network
-from pipeline.engines.lightning.stacked import can_stack
+from pipeline.engines.lightning.networks import Standardize, bare_network, drops_anywhere, restore_network
+from pipeline.engines.lightning.stacked import acts_on_elements, can_stack
 from pipeline.engines.lightning.trainer import build_trainer, quiet, threads
 from pipeline.folds import Replica
+from pipeline.results import Status
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -29,14 +33,30 @@ class LightningEngine:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def fit(self, replicas: Sequence[Replica], data: Dataset, on_epoch: OnEpoch) -> list[Fitted]:
+    def fit(
+        self, replicas: Sequence[Replica], data: Dataset, on_epoch: OnEpoch, turn: Turn | None = None
+    ) -> list[Fitted]:
         """Replicas of one shape train as one stack; a network without a stacked form trains alone."""
 
         def at_once(replica: Replica) -> int | None:
-            stackable = can_stack(build_network(replica, data.inputs.shape[1:]))
+            with torch.device("meta"):  # only its layers are asked for
+                stackable = can_stack(bare_network(replica, data.inputs.shape[1:]))
             return self._settings.engine.max_replicas if stackable else 1
 
-        return fit_in_stacks(replicas, shape_of, at_once, lambda part: self._fit_or_halve(part, data, on_epoch))
+        def fit(members: list[Replica], limit: int) -> list[Fitted]:
+            return self._fit_or_halve(members, data, on_epoch, turn or _nobody_enters, limit)
+
+        return fit_in_stacks(replicas, self.shape_of, at_once, fit)
+
+    def shape_of(self, replica: Replica) -> str:
+        """What replicas must agree on to share a stack: everything but numbers, and the activation."""
+        return _shape_of(replica)
+
+    def parameters(self, replica: Replica, data: Dataset) -> int:
+        """How many numbers of its network are learnt."""
+        with torch.device("meta"):  # only their shapes are asked for
+            network = bare_network(replica, data.inputs.shape[1:])
+        return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
     def predict(self, replica: Replica, fitted: Fitted, data: Dataset, rows: np.ndarray) -> np.ndarray:
         """(rows, outputs) probabilities or values, on the CPU."""
@@ -50,45 +70,97 @@ class LightningEngine:
             ]
         return torch.cat(parts).float().numpy() if parts[0].dtype == torch.bfloat16 else torch.cat(parts).numpy()
 
-    def _fit_or_halve(self, members: list[Replica], data: Dataset, on_epoch: OnEpoch) -> list[Fitted]:
-        """Train them together; where memory does not hold them, in two halves."""
+    def _fit_or_halve(
+        self, members: list[Replica], data: Dataset, on_epoch: OnEpoch, turn: Turn, limit: int
+    ) -> list[Fitted]:
+        """Train them together; where memory does not hold them, begin again in two halves that let nobody in."""
+        roll = _Roll(members, data, turn)
         try:
-            return self._fit_together(members, data, on_epoch)
+            self._fit_together(members, data, on_epoch, roll, limit)
+            return roll.results()
         except RuntimeError as error:
-            if len(members) == 1 or not _out_of_memory(error):
+            if len(roll.inside) == 1 or not _out_of_memory(error):
                 raise
         # Outside of `except`, where the error no longer holds the tensors of the failed fit.
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        half = len(members) // 2
-        first = self._fit_or_halve(members[:half], data, on_epoch)
-        return first + self._fit_or_halve(members[half:], data, on_epoch)
+        left = list(roll.inside.values())
+        half = len(left) // 2
+        for part in (left[:half], left[half:]):
+            for fitted in self._fit_or_halve(part, data, on_epoch, lambda ended, _: turn(ended, 0), len(part)):
+                roll.note(fitted)
+        return roll.results()
 
-    def _fit_together(self, members: list[Replica], data: Dataset, on_epoch: OnEpoch) -> list[Fitted]:
-        module = ReplicaModule(members, data, on_epoch)
-        trainer = build_trainer(self._settings, max(member.epochs for member in members))
+    def _fit_together(self, members: list[Replica], data: Dataset, on_epoch: OnEpoch, turn: Turn, limit: int) -> None:
+        module = ReplicaModule(members, data, on_epoch, turn, limit)
+        trainer = build_trainer(self._settings)
         weights = sum(parameter.numel() for parameter in module.network.parameters())
         with quiet(), threads(self._settings, 3.0 * weights * batch_size(members[0])):
             trainer.fit(module)
-        return [member.fitted() for member in module.members]
 
 
-def shape_of(replica: Replica) -> str:
-    """What replicas must agree on to share a stack. Rates, decay, dropout, initial weights and seeds may differ."""
+class _Roll:
+    """Who is in the stack, and the results of those it began with."""
+
+    def __init__(self, members: Sequence[Replica], data: Dataset, turn: Turn) -> None:
+        self._asked = [member.key for member in members]
+        self._data, self._turn = data, turn
+        self._done: dict[Key, Fitted] = {}
+        self.inside = {member.key: member for member in members}
+
+    def __call__(self, ended: Sequence[Fitted], room: int) -> Sequence[Replica]:
+        """Pass a turn on, and note who left and who entered."""
+        ended = self._explained(ended)
+        for fitted in ended:
+            self.note(fitted)
+        entering = self._turn(ended, room)
+        self.inside |= {replica.key: replica for replica in entering}
+        return entering
+
+    def note(self, fitted: Fitted) -> None:
+        """Who entered later has had its result handed out: kept, a long search would fill the memory with them."""
+        self.inside.pop(fitted.key, None)
+        if fitted.key in self._asked:
+            self._done[fitted.key] = fitted
+
+    def _explained(self, ended: Sequence[Fitted]) -> list[Fitted]:
+        """With the layer where a diverged replica broke: one of each trial, for finding it takes a second training."""
+        explained: dict[int, str] = {}
+        told = []
+        for fitted in ended:
+            trial = fitted.key[0]
+            if fitted.status is Status.DIVERGED and trial not in explained and not distributed.is_initialized():
+                explained[trial] = first_failure(self.inside[fitted.key], self._data)
+                fitted = replace(fitted, failure=explained[trial] or fitted.failure)
+            told.append(fitted)
+        return told
+
+    def results(self) -> list[Fitted]:
+        """In the order of those it began with."""
+        return [self._done[key] for key in self._asked]
+
+
+def _nobody_enters(_: Sequence[Fitted], __: int) -> Sequence[Replica]:
+    return ()
+
+
+def _shape_of(replica: Replica) -> str:
     settings = replica.settings
     loss = settings.loss.model_dump(exclude={"class_weights"})
+    if settings.loss.target == "torch.nn.CrossEntropyLoss":
+        loss.pop("label_smoothing", None)
+    activation = settings.activation
     trainer = settings.trainer
     shape: list[Any] = [
         settings.model.model_dump(exclude={"dropout"}),
-        settings.model.dropout > 0,
-        settings.activation.model_dump(),
+        drops_anywhere(replica),
+        None if acts_on_elements(activation.resolve()) else activation.model_dump(),
         settings.optimizer.target,
+        {name: value for name, value in settings.optimizer.arguments.items() if isinstance(value, bool)},
         loss,
         replica.class_weights is None,
-        trainer.gradient_clip_algorithm,
         trainer.precision,
-        trainer.evaluate_every,
         batch_size(replica),
         steps_per_epoch(replica),
         replica.scaling.shift.shape,

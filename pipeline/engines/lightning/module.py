@@ -2,37 +2,40 @@
 
 One `training_step` runs a block of optimizer steps, since Lightning's bookkeeping between two steps costs more than a
 small network's own arithmetic. At the end of an epoch every replica is scored on its own rows, records are emitted,
-and replicas that are done leave the stack.
+replicas that are done leave the stack, and others may enter it: each counts its own epochs.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pipeline.data import Dataset
-from pipeline.engines import Fitted, OnEpoch
+from pipeline.engines import Fitted, OnEpoch, Turn
 from pipeline.engines.batches import KeepMasks, batch_size, epoch_rows, steps_per_epoch
 from pipeline.engines.lightning.criterion import Criterion
-from pipeline.engines.lightning.networks import build_network
-from pipeline.engines.lightning.optimizer import build_optimizer, keep_rows
+from pipeline.engines.lightning.inside import probe_rows, states
+from pipeline.engines.lightning.networks import names_in_a_row, network_for_a_stack
+from pipeline.engines.lightning.optimizer import advance, begin_epoch, begin_step, build_optimizer, regroup
 from pipeline.engines.lightning.schedules import Rates
-from pipeline.engines.lightning.stacked import Arena, SingleNetwork, StackedDropout, stack
+from pipeline.engines.lightning.stacked import Arena, SingleNetwork, StackedDropout, StackedNetwork, Step, stack
 from pipeline.folds import Replica
 from pipeline.metrics import metrics_of
-from pipeline.results import Epoch, Status
+from pipeline.results import Epoch, LayerState, Status
 from pipeline.streams import stream_seed
 
 _ROWS_AT_ONCE = 16384  # rows of all replicas together in one pass of the evaluation
 _STEPS_PER_BLOCK = 50
-_BLOCK_BYTES = 64 * 2**20  # of dropout masks held at once
+_MASK_BYTES = 64 * 2**20  # of dropout masks held at once
 
 
 @dataclass(eq=False)
@@ -41,6 +44,8 @@ class Member:
 
     replica: Replica
     rates: Rates
+    names: list[str]  # of its weights in the plain network
+    epoch: int = 1  # the one that it trains
     history: list[Epoch] = field(default_factory=list)
     best_watched: float = np.inf
     best_epoch: int = 0
@@ -50,6 +55,11 @@ class Member:
     status: Status | None = None  # None while it trains
     failure: str = ""
 
+    @property
+    def due(self) -> bool:
+        """Whether this epoch is evaluated."""
+        return self.epoch == self.replica.epochs or self.epoch % self.replica.settings.trainer.evaluate_every == 0
+
     def fitted(self) -> Fitted:
         """The record to hand out."""
         assert self.status is not None
@@ -58,19 +68,19 @@ class Member:
 
 
 class ReplicaModule(LightningModule):
-    """Trains replicas of one shape. All of them must agree on everything but numbers; `shape_of` says which."""
+    """Trains replicas of one shape. All of them must agree on everything but numbers; `shape_of` says which.
 
-    def __init__(self, replicas: Sequence[Replica], data: Dataset, on_epoch: OnEpoch) -> None:
+    turn: hears who ended at an epoch's end, and lets others in; the stack holds at most `limit` replicas.
+    """
+
+    def __init__(self, replicas: Sequence[Replica], data: Dataset, on_epoch: OnEpoch, turn: Turn, limit: int) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.data, self._on_epoch = data, on_epoch
+        self.data, self._on_epoch, self._turn, self._limit = data, on_epoch, turn, limit
         self.steps = steps_per_epoch(replicas[0])
-        rates: dict[tuple[int, int], Rates] = {}
-        self.members = [Member(replica, _rates(replica, self.steps, rates)) for replica in replicas]
-        self.active = list(self.members)  # in the order of the stack's rows
-        self.network = stack([build_network(replica, data.inputs.shape[1:]) for replica in replicas])
+        self.active = self._members(replicas)  # in the order of the stack's rows
+        self.network = stack([network_for_a_stack(replica, data.inputs.shape[1:]) for replica in replicas])
         self.criterion = Criterion(replicas[0].settings.loss, data.classes)
-        self.epoch = 1
         self._metrics = [metric for metric in metrics_of(data.task) if metric.each_epoch]
 
     # ---- set-up, once Lightning has moved the module to its device
@@ -84,66 +94,105 @@ class ReplicaModule(LightningModule):
             self._targets = self._targets.to(self.arena.values)
         self._per_replica()
         replicas = [member.replica for member in self.active]
-        return build_optimizer(replicas, [member.rates for member in self.active], self.arena)
+        self._optimizer = build_optimizer(replicas, [member.rates for member in self.active], self.arena)
+        return self._optimizer
 
     def train_dataloader(self) -> Blocks:
-        """Blocks of steps of the epoch that is about to be trained."""
-        return Blocks(self)
+        """The steps of an epoch in blocks. Lightning asks once: replicas come and go, but their steps are as many."""
+        return Blocks(self.steps)
 
     # ---- training
 
-    def training_step(self, block: tuple[Tensor, Tensor | None], _: int) -> None:
-        """A block of optimizer steps. block: row numbers (S, R, B), and kept units (S, R, B, units) with dropout."""
-        rows, keep = block
-        raw = self.optimizers(use_pl_optimizer=False)
-        counted = self.optimizers()
-        for step in range(len(rows)):
-            self._backward(rows[step], None if keep is None else keep[step] * self._keep_scale)
-            for group in raw.param_groups:  # type: ignore[union-attr]
-                group["lr"] = float(group["rates"].epoch(self.epoch)[self._step])
-            # The last step of a block goes through Lightning, which counts it and tells its callbacks.
-            (counted if step + 1 == len(rows) else raw).step()  # type: ignore[union-attr]
-            self._step += 1
+    def training_step(self, block: tuple[int, int], _: int) -> None:
+        """A block of optimizer steps, from the first one up to the second."""
+        start, stop = block
+        for step in range(start, stop - 1):
+            self.update(step, partial(advance, self._optimizer))
+        # The last step of a block goes through Lightning, which counts it and tells its callbacks.
+        self.update(stop - 1, self.optimizers().step)  # type: ignore[union-attr]
+
+    def update(self, step: int, optimize: Callable[[], Any]) -> None:
+        """One optimizer step of all replicas."""
+        self._backward(step)
+        begin_step(self._optimizer, step)
+        optimize()
 
     def on_train_epoch_start(self) -> None:
         self.network.train()
+        self._processes = self.trainer.world_size
         self._started = time.perf_counter()
-        self._step = 0
         self._losses = torch.zeros(self.steps, len(self.active), device=self.device, dtype=self.arena.values.dtype)
+        self._rows = torch.from_numpy(self._order()).to(self.device)
+        self._masks = DropoutMasks(self.active, self.steps, self.network)
+        begin_epoch(self._optimizer, [member.epoch for member in self.active])
         if isinstance(self.network, SingleNetwork):
             # Its dropout draws from torch's global stream: set to where this fold and epoch begin.
-            replica = self.active[0].replica
-            torch.manual_seed(stream_seed(replica.settings.seed, "dropout", replica.split.fold, self.epoch))
+            (member,) = self.active
+            seed = member.replica.settings.seed
+            torch.manual_seed(stream_seed(seed, "dropout", member.replica.split.fold, member.epoch))
+
+    def _order(self) -> np.ndarray:
+        """(steps, R, B) row numbers of the epoch; trials with the same seed and folds see the same, drawn once."""
+        drawn: dict[tuple[int, int, int, int], np.ndarray] = {}
+        for member in self.active:
+            key = _source(member)
+            if key not in drawn:
+                drawn[key] = epoch_rows(member.replica, member.epoch)
+        return np.stack([drawn[_source(member)] for member in self.active], axis=1)
 
     def on_train_epoch_end(self) -> None:
         self._find_diverged()
-        last = any(self.epoch == member.replica.epochs for member in self.active)
-        if last or self.epoch % self.active[0].replica.settings.trainer.evaluate_every == 0:
+        if any(member.due for member in self.active):
             self._evaluate_and_emit()
-        self._leave()
-        self.epoch += 1
+        self._leave_and_enter()
 
-    def _backward(self, rows: Tensor, mask: Tensor | None) -> None:
+    def _backward(self, step: int) -> None:
         """Gradients of every replica's mean loss over its batch, clipped, into the arena."""
-        mine, mask = self._own_part(rows), None if mask is None else self._own_part(mask)
-        logits = self.network(self._gather(mine), mask)
-        losses, _ = self.criterion.rows(logits, self._targets[mine], self._class_weights)
-        # Divided by the whole batch's weight, so that the sum over processes is the mean over the batch.
-        of_all = None if self._class_weights is None else self._class_weights.gather(1, self._targets[rows])
-        loss = losses.sum(1) / (rows.shape[1] if of_all is None else of_all.sum(1))
-        torch.autograd.backward(loss.sum())
-        self.arena.collect()
-        if self.trainer.world_size > 1:
+        rows, keep = self._rows[step], self._masks.of(step)
+        mine = self._own_part(rows)
+        total = self._weight(rows)  # the whole batch's, so that the sum over processes is the mean over the batch
+        if isinstance(self.network, StackedNetwork):
+            mask = None if keep is None else self._own_part(keep.to(self.device)) * self._keep_scale
+            loss, _ = self._by_hand(self.network, mine, mask, total)
+        else:
+            loss = self._by_autograd(mine, total)
+        if self._processes > 1:
             self.arena.grads.copy_(self.trainer.strategy.reduce(self.arena.grads, reduce_op="sum"))
-            loss = self.trainer.strategy.reduce(loss.detach(), reduce_op="sum")
-        self._losses[self._step] = loss.detach()
-        if self._step + 1 == self.steps:
+            loss = self.trainer.strategy.reduce(loss, reduce_op="sum")
+        self._losses[step] = loss
+        if step + 1 == self.steps:
             self._gradient_norm = self.arena.grads.norm(dim=1)
         self._clip()
 
+    def _weight(self, rows: Tensor) -> Tensor | float:
+        """Of a batch (R, B): of each replica, or its number of rows."""
+        weights = self._class_weights
+        return float(rows.shape[1]) if weights is None else weights.gather(1, self._targets[rows]).sum(1)
+
+    @torch.no_grad()
+    def _by_hand(
+        self, network: StackedNetwork, rows: Tensor, mask: Tensor | None, total: Tensor | float
+    ) -> tuple[Tensor, list[Step]]:
+        """Layer after layer, forward and back: autograd's bookkeeping costs more than a small network's arithmetic."""
+        logits, steps = network.trace(self._gather(rows), mask)
+        full = logits.to(self._losses.dtype)  # where the arithmetic is in half precision, the loss is not
+        targets = self._targets[rows]
+        loss, gradient = self.criterion.gradient(full, targets, self._class_weights, self._smoothing, total)
+        network.backward(gradient.to(logits.dtype), steps)
+        return loss, steps
+
+    def _by_autograd(self, rows: Tensor, total: Tensor | float) -> Tensor:
+        """Of a network that cannot be stacked."""
+        logits = self.network(self._gather(rows))
+        losses, _ = self.criterion.rows(logits, self._targets[rows], self._class_weights, self._smoothing)
+        loss = losses.sum(1) / total
+        torch.autograd.backward(loss.sum())
+        self.arena.collect()
+        return loss.detach()
+
     def _own_part(self, batch: Tensor) -> Tensor:
         """This process's share of the rows of a batch (R, B, …); all of them where there is one process."""
-        return batch.tensor_split(self.trainer.world_size, dim=1)[self.trainer.global_rank]
+        return batch if self._processes == 1 else batch.tensor_split(self._processes, dim=1)[self.trainer.global_rank]
 
     def _gather(self, rows: Tensor) -> Tensor:
         """(R, B) row numbers to (R, B, …) inputs, each replica's normalised by what its own training rows taught."""
@@ -152,14 +201,12 @@ class ReplicaModule(LightningModule):
         return torch.sub(x, self._shift).to(self._shift.dtype).mul_(self._inverse_scale)
 
     def _clip(self) -> None:
-        trainer = self.active[0].replica.settings.trainer
-        if self._clip_at is None:
-            return
-        if trainer.gradient_clip_algorithm == "norm":
+        """By norm, and by value: each replica by its own limits, which are infinite where it has none."""
+        if self._largest_norm is not None:
             norms = self.arena.grads.norm(dim=1, keepdim=True)
-            self.arena.grads.mul_((self._clip_at / (norms + 1e-6)).clamp_(max=1))
-        else:
-            torch.clamp(self.arena.grads, -self._clip_at, self._clip_at, out=self.arena.grads)
+            self.arena.grads.mul_((self._largest_norm / (norms + 1e-6)).clamp_(max=1))
+        if self._largest_value is not None:
+            torch.clamp(self.arena.grads, -self._largest_value, self._largest_value, out=self.arena.grads)
 
     # ---- the end of an epoch
 
@@ -170,41 +217,63 @@ class ReplicaModule(LightningModule):
         for row, member in enumerate(self.active):
             bad = np.flatnonzero(~np.isfinite(losses[:, row]))
             if bad.size:
-                member.failure = f"the loss became {losses[bad[0], row]} in epoch {self.epoch}, batch {bad[0] + 1}"
+                member.failure = f"the loss became {losses[bad[0], row]} in epoch {member.epoch}, batch {bad[0] + 1}"
             elif not sound[row]:
-                names = [name for name, value in self.arena.state(row).items() if not value.isfinite().all()]
-                member.failure = f"weights became infinite or NaN in epoch {self.epoch}: {', '.join(names)}"
+                state = zip(member.names, self.arena.state(row), strict=True)
+                names = [name for name, value in state if not value.isfinite().all()]
+                member.failure = f"weights became infinite or NaN in epoch {member.epoch}: {', '.join(names)}"
             if member.failure:
-                member.status, member.best_epoch = Status.DIVERGED, self.epoch
+                member.status, member.best_epoch = Status.DIVERGED, member.epoch
 
     def _evaluate_and_emit(self) -> None:
         self.network.eval()
         losses, predictions = self._score([member.replica.split.score for member in self.active])
         inner, _ = self._score([member.replica.split.inner for member in self.active])
-        norms = _array(self._gradient_norm)
+        norms, inside = _array(self._gradient_norm), self._inside()
         seconds = time.perf_counter() - self._started
         for row, member in enumerate(self.active):
+            if not member.due:
+                continue
             scores: dict[str, float] = {}
             if len(member.replica.split.score):
                 targets = self.data.targets[member.replica.split.score]
                 scores = {"loss": losses[row], **{m.name: m(targets, predictions[row]) for m in self._metrics}}
             record = Epoch(
                 *member.replica.key,
-                self.epoch,
+                member.epoch,
                 float(self._mean_losses[row]),
                 scores,
                 inner[row] if len(member.replica.split.inner) else None,
-                float(member.rates.epoch(self.epoch)[-1]),
+                float(member.rates.epoch(member.epoch)[-1]),
                 float(norms[row]),
                 seconds,
+                inside[row],
             )
             member.history.append(record)
             if member.status is None:
                 self._judge(row, member, record, predictions[row])
-        pruned = self._on_epoch([member.history[-1] for member in self.active]) or ()
+        pruned = self._on_epoch([member.history[-1] for member in self.active if member.due]) or ()
         for member in self.active:
             if member.replica.key in pruned and member.status is None:
                 member.status = Status.PRUNED
+
+    def _inside(self) -> list[tuple[LayerState, ...]]:
+        """The layers of every replica that asks, by a step without the update.
+
+        Training goes on as if nothing had happened: the next step writes all gradients anew, and what batch norm
+        learnt here is forgotten. Nothing is told of a network that cannot be stacked.
+        """
+        asking = [member.due and member.status is None and member.replica.settings.inspected for member in self.active]
+        if not any(asking) or not isinstance(self.network, StackedNetwork):
+            return [()] * len(self.active)
+        rows = torch.from_numpy(probe_rows([member.replica for member in self.active])).to(self.device)
+        learnt = self.arena.statistics.clone()
+        self.network.train()
+        with self.trainer.precision_plugin.forward_context():
+            _, steps = self._by_hand(self.network, rows, None, self._weight(rows))
+        self.network.eval()
+        self.arena.statistics.copy_(learnt)
+        return [layers if asked else () for layers, asked in zip(states(steps), asking, strict=True)]
 
     def _judge(self, row: int, member: Member, record: Epoch, predictions: np.ndarray) -> None:
         """Keep the weights if they are to be kept, and end the training of a replica that is done.
@@ -214,16 +283,17 @@ class ReplicaModule(LightningModule):
         """
         patience = member.replica.settings.trainer.patience if record.inner_loss is not None else None
         watched = record.train_loss if record.inner_loss is None else record.inner_loss
-        member.rates.observe(self.epoch, watched)
-        ended = self.epoch == member.replica.epochs
+        member.rates.observe(member.epoch, watched)
+        ended = member.epoch == member.replica.epochs
         improved = watched < member.best_watched
         member.best_watched = min(watched, member.best_watched)
         member.waited = 0 if improved else member.waited + 1
         if ended if patience is None else improved:
-            member.best_epoch, member.predictions = self.epoch, predictions
-            member.weights = {name: _array(value) for name, value in self.arena.state(row).items()}
+            member.best_epoch, member.predictions = member.epoch, predictions
+            kept = zip(member.names, self.arena.state(row), strict=True)
+            member.weights = {name: _array(value) for name, value in kept}
         if ended and not member.weights:
-            member.status, member.best_epoch = Status.DIVERGED, self.epoch
+            member.status, member.best_epoch = Status.DIVERGED, member.epoch
             member.failure = "the loss on the inner rows was never a finite number"
         elif ended:
             member.status = Status.COMPLETED
@@ -248,7 +318,7 @@ class ReplicaModule(LightningModule):
             with self.trainer.precision_plugin.forward_context():
                 logits = self.network(self._gather(chunk))
             logits = logits.to(self._losses.dtype)
-            loss, weights = self.criterion.rows(logits, self._targets[chunk], self._class_weights)
+            loss, weights = self.criterion.rows(logits, self._targets[chunk], self._class_weights, self._smoothing)
             total += (loss * use).sum(1)
             weight += (use if weights is None else weights * use).sum(1)
             parts.append(self.criterion.probabilities(logits))
@@ -256,17 +326,32 @@ class ReplicaModule(LightningModule):
         mean = (total / weight).cpu().tolist()
         return mean, [outputs[replica, :length].copy() for replica, length in enumerate(lengths)]
 
-    def _leave(self) -> None:
-        """Finished replicas leave the stack, so that the others no longer pay for them; the last one ends the fit."""
+    def _leave_and_enter(self) -> None:
+        """Finished replicas leave, so that the others no longer pay for them; others may enter. Nobody ends the fit."""
         staying = [row for row, member in enumerate(self.active) if member.status is None]
-        if len(staying) == len(self.active):
-            return
+        ended = [member.fitted() for member in self.active if member.status is not None]
+        room = 0 if isinstance(self.network, SingleNetwork) else self._limit - len(staying)
+        entering = self._members(self._turn(ended, room))
         self.active = [self.active[row] for row in staying]
-        if not staying:
-            self.trainer.should_stop = True
+        for member in self.active:
+            member.epoch += 1
+        if ended or entering:
+            self._regroup(staying, entering)
+        self.trainer.should_stop = not self.active
+
+    def _members(self, replicas: Sequence[Replica]) -> list[Member]:
+        known: dict[tuple[int, int], Rates] = {}
+        shape = self.data.inputs.shape[1:]
+        return [Member(one, _rates(one, self.steps, known), names_in_a_row(one, shape)) for one in replicas]
+
+    def _regroup(self, staying: Sequence[int], entering: Sequence[Member]) -> None:
+        """The stack of these rows, with others behind them."""
+        self.active += entering
+        if not self.active:
             return
-        self.arena.select(staying)
-        keep_rows(self.optimizers(use_pl_optimizer=False), self.arena, staying)  # type: ignore[arg-type]
+        replicas = [member.replica for member in entering]
+        self.arena.select(staying, [network_for_a_stack(replica, self.data.inputs.shape[1:]) for replica in replicas])
+        regroup(self._optimizer, self.arena, staying, replicas, [member.rates for member in entering])
         self._per_replica()
 
     def _per_replica(self) -> None:
@@ -285,55 +370,79 @@ class ReplicaModule(LightningModule):
         self._class_weights = stacked(weights) if weights else None
         dropped = [replica.settings.model.dropout for replica in replicas]
         self._keep_scale = stacked([np.array([[1 / (1 - p)]]) for p in dropped])
-        clips = [replica.settings.trainer.gradient_clip_val for replica in replicas]
-        self._clip_at = None if set(clips) == {None} else stacked([np.array([c or np.inf]) for c in clips])
+        smoothings = [replica.settings.loss.arguments.get("label_smoothing", 0) for replica in replicas]
+        as_built = set(smoothings) == {self.criterion.smoothing}
+        self._smoothing = None if as_built else stacked([np.array([each]) for each in smoothings])
+        self._largest_norm = self._limits("norm")
+        self._largest_value = self._limits("value")
+
+    def _limits(self, algorithm: str) -> Tensor | None:
+        """(R, 1) clipping limits of one kind; None where no replica has any."""
+        rules = [member.replica.settings.trainer for member in self.active]
+        limits = [rule.gradient_clip_val if rule.gradient_clip_algorithm == algorithm else None for rule in rules]
+        if set(limits) == {None}:
+            return None
+        return torch.from_numpy(np.array([[limit or np.inf] for limit in limits])).to(self.arena.values)
 
 
 class Blocks:
-    """The steps of one epoch in blocks: row numbers (S, R, B), and which hidden units are kept where there is dropout.
+    """Where each block of an epoch's steps starts, and where the next does.
 
-    Lightning asks for a new iterator before it announces the epoch, so the module keeps the count.
+    Not a list, which Lightning would take for several loaders.
     """
 
-    def __init__(self, module: ReplicaModule) -> None:
-        self._module = module
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
 
     def __len__(self) -> int:
-        return -(-self._module.steps // self._block)
+        return -(-self._steps // _STEPS_PER_BLOCK)
 
-    @property
-    def _units(self) -> int:
-        """Hidden units that dropout may drop."""
-        model = self._module.members[0].replica.settings.model
-        dropped = any(isinstance(layer, StackedDropout) for layer in self._module.network.children())
-        return sum(model.hidden) if dropped else 0
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for start in range(0, self._steps, _STEPS_PER_BLOCK):
+            yield start, min(start + _STEPS_PER_BLOCK, self._steps)
 
-    @property
-    def _block(self) -> int:
-        # Of the replicas at the start: the length of the loader must not change as replicas leave.
-        masks = len(self._module.members) * batch_size(self._module.members[0].replica) * self._units
-        return max(1, min(_STEPS_PER_BLOCK, self._module.steps, _BLOCK_BYTES // max(masks, 1)))
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        replicas = [member.replica for member in self._module.active]
-        epoch, units = self._module.epoch, self._units
-        rows = torch.from_numpy(np.stack([epoch_rows(replica, epoch) for replica in replicas], axis=1))
-        masks = [KeepMasks(replica, epoch) for replica in replicas] if units else []
-        for block in torch.split(rows, self._block):
-            if not units:
-                yield block, None
-                continue
-            steps, _, size = block.shape
-            drawn = [
-                mask.draw(steps, size, units, replica.settings.model.dropout)
-                for mask, replica in zip(masks, replicas, strict=True)
-            ]
-            yield block, torch.from_numpy(np.stack(drawn, axis=1))
+class DropoutMasks:
+    """Which hidden units are kept in each step of an epoch, drawn a block of steps at a time: all would take memory."""
+
+    def __init__(self, members: Sequence[Member], steps: int, network: nn.Module) -> None:
+        self._members, self._steps = members, steps
+        self._dropped = [member.replica.settings.model.dropout for member in members]
+        needed = any(self._dropped) and any(isinstance(layer, StackedDropout) for layer in network.children())
+        self._units = sum(members[0].replica.settings.model.hidden) if needed else 0
+        self._streams = [KeepMasks(member.replica, member.epoch) for member in members]
+        self._block = torch.empty(0)
+        self._start = self._stop = 0
+
+    def of(self, step: int) -> Tensor | None:
+        """(R, B, units) bool; None where nothing is dropped. Steps must be asked for in their order."""
+        if not self._units:
+            return None
+        if step == self._stop:
+            self._draw()
+        return self._block[step - self._start]
+
+    def _draw(self) -> None:
+        size = batch_size(self._members[0].replica)
+        at_once = max(1, _MASK_BYTES // (len(self._members) * size * self._units))
+        steps = min(at_once, _STEPS_PER_BLOCK, self._steps - self._stop)
+        drawn = [
+            stream.draw(steps, size, self._units, p) if p > 0 else np.ones((steps, size, self._units), bool)
+            for stream, p in zip(self._streams, self._dropped, strict=True)
+        ]
+        self._block = torch.from_numpy(np.stack(drawn, axis=1))
+        self._start, self._stop = self._stop, self._stop + steps
 
 
 def _array(tensor: Tensor) -> np.ndarray:
     """As NumPy holds it; it has no bfloat16."""
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
+
+
+def _source(member: Member) -> tuple[int, int, int, int]:
+    """What decides the order of an epoch's rows."""
+    replica = member.replica
+    return replica.settings.seed, replica.split.fold, member.epoch, id(replica.split.train)
 
 
 def _rates(replica: Replica, steps: int, known: dict[tuple[int, int], Rates]) -> Rates:

@@ -14,9 +14,43 @@ from pipeline.errors import ConfigError
 from pipeline.folds import Replica, Scaling
 from pipeline.streams import stream_seed
 
+_SOME = 0.5
+"""A probability of dropout that only says that there is some: in a stack the masks come from outside."""
+
 
 def build_network(replica: Replica, shape: tuple[int, ...]) -> nn.Module:
     """The replica's network with its initial weights, in float32 on the CPU. `shape` is that of one row."""
+    network = bare_network(replica, shape)
+    initialize(network, replica)
+    return network
+
+
+def network_for_a_stack(replica: Replica, shape: tuple[int, ...]) -> nn.Module:
+    """As `build_network`; an MLP has places for dropout in any case, so that it fits beside one that drops units."""
+    network = bare_network(replica, shape, dropout=_SOME if _is_mlp(replica) else None)
+    initialize(network, replica)
+    return network
+
+
+def names_in_a_row(replica: Replica, shape: tuple[int, ...]) -> list[str]:
+    """What the plain network calls what stands in a row of an `Arena`, in that order."""
+    with torch.device("meta"):  # only the names are asked for
+        network = bare_network(replica, shape)
+    buffers = [name for name, buffer in network.named_buffers() if buffer.is_floating_point()]
+    return [*(name for name, _ in network.named_parameters()), *buffers]
+
+
+def drops_anywhere(replica: Replica) -> bool | None:
+    """Whether replicas must agree on having dropout at all: no for an MLP, else by whether this one has."""
+    return None if _is_mlp(replica) else replica.settings.model.dropout > 0
+
+
+def _is_mlp(replica: Replica) -> bool:
+    return replica.settings.model.target == "pipeline.models.mlp.MLP"
+
+
+def bare_network(replica: Replica, shape: tuple[int, ...], dropout: float | None = None) -> nn.Module:
+    """The replica's network before its weights are drawn, on torch's default device. dropout: in place of its own."""
     settings = replica.settings
     target = settings.model.resolve()
     offered: dict[str, Any] = {
@@ -24,12 +58,11 @@ def build_network(replica: Replica, shape: tuple[int, ...]) -> nn.Module:
         "outputs": replica.outputs,
         "activation": settings.activation.build,
         "hidden": settings.model.hidden,
-        "dropout": settings.model.dropout,
+        "dropout": settings.model.dropout if dropout is None else dropout,
         "batch_norm": settings.model.batch_norm,
     }
     takes = inspect.signature(target).parameters
     network: nn.Module = settings.model.build(**{name: value for name, value in offered.items() if name in takes})
-    initialize(network, replica)
     return network
 
 
@@ -51,7 +84,7 @@ def initialize(network: nn.Module, replica: Replica) -> None:
 
 def restore_network(replica: Replica, weights: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> nn.Module:
     """The trained network in evaluation mode, in the precision of its weights."""
-    network = build_network(replica, shape)
+    network = bare_network(replica, shape)
     state = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
     network.to(next(iter(state.values())).dtype)
     counters = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}

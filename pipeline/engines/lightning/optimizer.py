@@ -1,7 +1,8 @@
 """Any torch optimizer over the rows of an arena.
 
 Replicas of one trial share their arguments and their rate, so each trial is one parameter group, and its only
-parameter is a slice of rows. The optimizer knows nothing of layers: it sees one long vector per replica.
+parameter is a slice of rows. The optimizer knows nothing of layers: it sees one long vector per replica. Small
+networks are updated all at once where the rule is written in rows.py.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pipeline.engines.lightning.rows import RowOptimizer, by_rows
 from pipeline.engines.lightning.schedules import Rates
 from pipeline.engines.lightning.stacked import Arena
 from pipeline.folds import Replica
@@ -23,26 +25,64 @@ from pipeline.folds import Replica
 _FUSED = {"Adam": ("cpu", "cuda", "mps"), "AdamW": ("cpu", "cuda", "mps"), "SGD": ("cpu", "cuda"), "Adagrad": ("cpu",)}
 
 
+_SMALL = 2e6  # numbers of all replicas; beyond, torch's fused kernels read them once where rows.py reads them often
+
+
 def build_optimizer(replicas: Sequence[Replica], rates: Sequence[Rates], arena: Arena) -> Optimizer:
     """One parameter group per run of neighbouring replicas with the same arguments and the same rates."""
-    groups: list[dict[str, Any]] = []
-    start = 0
-    for _, members in groupby(range(len(replicas)), key=lambda row: (id(rates[row]), _arguments(replicas[row]))):
-        stop = start + len(list(members))
-        arguments = replicas[start].settings.optimizer.arguments
-        groups.append({"params": [_slice(arena, start, stop)], "rates": rates[start], **arguments})
-        start = stop
+    rule = by_rows(replicas[0])
+    if rule is not None and arena.values.numel() < _SMALL:
+        return rule(arena, replicas, rates)
     target = replicas[0].settings.optimizer.resolve()
     arguments = replicas[0].settings.optimizer.arguments
     if "fused" in inspect.signature(target).parameters and "fused" not in arguments:
         fits = arena.values.device.type in _FUSED.get(target.__name__, ()) and arena.values.is_floating_point()
         arguments = {**arguments, "fused": fits or None}
-    optimizer: Optimizer = target(groups, **arguments)
+    optimizer: Optimizer = target(_groups(replicas, rates, arena, 0), **arguments)
     return optimizer
 
 
-def keep_rows(optimizer: Optimizer, arena: Arena, rows: Sequence[int]) -> None:
-    """Follow `arena.select(rows)`: the same groups over the rows that remain, their state with them."""
+def begin_epoch(optimizer: Optimizer, epochs: Sequence[int]) -> None:
+    """epochs: the one that each replica is about to train."""
+    if isinstance(optimizer, RowOptimizer):
+        optimizer.begin_epoch(epochs)
+        return
+    row = 0
+    for group in optimizer.param_groups:
+        group["epoch_rates"] = group["rates"].epoch(epochs[row]).tolist()
+        row += len(group["params"][0])
+
+
+def begin_step(optimizer: Optimizer, step: int) -> None:
+    """Set the rates of a step of the epoch, counted from 0."""
+    if isinstance(optimizer, RowOptimizer):
+        optimizer.begin_step(step)
+        return
+    for group in optimizer.param_groups:
+        group["lr"] = group["epoch_rates"][step]
+
+
+def advance(optimizer: Optimizer) -> None:
+    """One step, without torch's hooks around it where they would cost more than the step."""
+    if isinstance(optimizer, RowOptimizer):
+        optimizer.advance()
+    else:
+        optimizer.step()
+
+
+def regroup(
+    optimizer: Optimizer, arena: Arena, staying: Sequence[int], replicas: Sequence[Replica], rates: Sequence[Rates]
+) -> None:
+    """Follow `arena.select`: these rows stay, their state with them; others without a past stand behind them."""
+    if isinstance(optimizer, RowOptimizer):
+        optimizer.regroup(staying, replicas, rates)
+        return
+    _keep_rows(optimizer, arena, staying)
+    for group in _groups(replicas, rates, arena, len(staying)):
+        optimizer.add_param_group(group)
+
+
+def _keep_rows(optimizer: Optimizer, arena: Arena, rows: Sequence[int]) -> None:
     start, old_start, groups = 0, 0, []
     for group in optimizer.param_groups:
         old = group["params"][0]
@@ -58,6 +98,17 @@ def keep_rows(optimizer: Optimizer, arena: Arena, rows: Sequence[int]) -> None:
         group["params"] = [new]
         groups.append(group)
     optimizer.param_groups[:] = groups
+
+
+def _groups(replicas: Sequence[Replica], rates: Sequence[Rates], arena: Arena, start: int) -> list[dict[str, Any]]:
+    groups: list[dict[str, Any]] = []
+    first = 0
+    for _, members in groupby(range(len(replicas)), key=lambda row: (id(rates[row]), _arguments(replicas[row]))):
+        stop = first + len(list(members))
+        arguments = replicas[first].settings.optimizer.arguments
+        groups.append({"params": [_slice(arena, start + first, start + stop)], "rates": rates[first], **arguments})
+        first = stop
+    return groups
 
 
 def _rows_of(value: Any, parameter: Tensor, index: Tensor) -> Any:

@@ -10,45 +10,18 @@ norm, a copy of the best weights, the removal of a finished replica.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-
-class _Linear(torch.autograd.Function):
-    """y = x·Wᵀ + b per replica, with a backward that writes where the optimizer reads.
-
-    dW = dyᵀ·x, db = Σ dy over the batch, dx = dy·W. Autograd would compute dW into a new tensor and then add it to
-    the gradient; writing in place saves that pass, a quarter of a step at 784-512-512-10 on two cores.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, weight_grad: Tensor, bias_grad: Tensor) -> Tensor:
-        if torch.is_autocast_enabled(x.device.type):
-            low = torch.get_autocast_dtype(x.device.type)
-            x, weight, bias = x.to(low), weight.to(low), bias.to(low)
-        ctx.save_for_backward(x, weight)
-        ctx.grads = weight_grad, bias_grad  # not saved: they share memory with those of the other layers, which change
-        return torch.baddbmm(bias[:, None], x, weight.mT)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, None, None, None, None]:
-        (dy,) = grad_outputs
-        x, weight = ctx.saved_tensors
-        weight_grad, bias_grad = ctx.grads
-        if weight_grad.dtype == dy.dtype:
-            torch.bmm(dy.mT, x, out=weight_grad)
-            torch.sum(dy, 1, out=bias_grad)
-        else:
-            weight_grad.copy_(torch.bmm(dy.mT, x))
-            bias_grad.copy_(dy.sum(1, dtype=bias_grad.dtype))
-        return (torch.bmm(dy, weight) if ctx.needs_input_grad[0] else None), None, None, None, None
+aten = torch.ops.aten
 
 
 class StackedLinear(nn.Module):
-    """R linear layers: weight (R, out, in), bias (R, out).
+    """R linear layers, y = x·Wᵀ + b: weight (R, out, in), bias (R, out).
 
     The gradients go to `grads` and not to `weight.grad`, which Lightning clears, and are written, not added.
     """
@@ -61,10 +34,23 @@ class StackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, B, in) to (R, B, out)."""
-        if torch.is_grad_enabled():
-            grads = self.grads["weight"], self.grads["bias"]
-            return _Linear.apply(x, self.weight, self.bias, *grads)  # type: ignore[no-any-return]
-        return torch.baddbmm(self.bias[:, None], x, self.weight.mT)
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
+        if torch.is_autocast_enabled(x.device.type):
+            low = torch.get_autocast_dtype(x.device.type)
+            x, weight, bias = x.to(low), weight.to(low), bias.to(low)
+        return torch.baddbmm(bias[:, None], x, weight.mT)
+
+    def backward(self, dy: Tensor, x: Tensor, _: Tensor, first: bool) -> Tensor:
+        """dW = dyᵀ·x, db = Σ dy over the batch, dx = dy·W; of the first layer nobody needs dx."""
+        x = x.to(dy.dtype)
+        if self.grads["weight"].dtype == dy.dtype:
+            torch.bmm(dy.mT, x, out=self.grads["weight"])
+            torch.sum(dy, 1, out=self.grads["bias"])
+        else:
+            self.grads["weight"].copy_(torch.bmm(dy.mT, x))
+            self.grads["bias"].copy_(dy.sum(1, dtype=self.grads["bias"].dtype))
+        return dy if first else torch.bmm(dy, self.weight.to(dy.dtype))
 
 
 class StackedBatchNorm(nn.Module):
@@ -74,6 +60,7 @@ class StackedBatchNorm(nn.Module):
         super().__init__()
         self.weight = _stacked([layer.weight for layer in layers])
         self.bias = _stacked([layer.bias for layer in layers])
+        self.grads = {"weight": torch.zeros_like(self.weight), "bias": torch.zeros_like(self.bias)}
         self.running_mean: Tensor
         self.running_var: Tensor
         self.register_buffer("running_mean", torch.stack([_tensor(layer.running_mean) for layer in layers]))
@@ -84,13 +71,23 @@ class StackedBatchNorm(nn.Module):
         """(R, B, units) to the same shape; running statistics in evaluation."""
         if self.training:
             variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
-            with torch.no_grad():
-                unbiased = variance[:, 0] * (x.shape[1] / max(x.shape[1] - 1, 1))
-                self.running_mean.lerp_(mean[:, 0].to(self.running_mean.dtype), self.momentum)
-                self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
-        else:
-            mean, variance = self.running_mean[:, None], self.running_var[:, None]
-        return (x - mean) * (torch.rsqrt(variance + self.eps) * self.weight[:, None]) + self.bias[:, None]
+            unbiased = variance[:, 0] * (x.shape[1] / max(x.shape[1] - 1, 1))
+            self.running_mean.lerp_(mean[:, 0].to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+            self._mean, self._inverse = mean, torch.rsqrt(variance + self.eps)
+            return (x - mean) * (self._inverse * self.weight[:, None]) + self.bias[:, None]
+        mean, inverse = self.running_mean[:, None], torch.rsqrt(self.running_var[:, None] + self.eps)
+        return (x - mean) * (inverse * self.weight[:, None]) + self.bias[:, None]
+
+    def backward(self, dy: Tensor, x: Tensor, _: Tensor, first: bool) -> Tensor:  # noqa: ARG002
+        """With x̂ = (x - mean)/σ: dγ = Σ dy·x̂, dβ = Σ dy, dx = γ/σ·(dy - dβ/B - x̂·dγ/B); sums over the batch."""
+        x_hat = (x - self._mean) * self._inverse
+        d_weight, d_bias = (dy * x_hat).sum(1), dy.sum(1)
+        self.grads["weight"].copy_(d_weight)
+        self.grads["bias"].copy_(d_bias)
+        size = x.shape[1]
+        centred = dy - d_bias[:, None] / size - x_hat * d_weight[:, None] / size
+        return (centred * (self._inverse * self.weight[:, None])).to(dy.dtype)
 
 
 class StackedDropout(nn.Module):
@@ -101,12 +98,58 @@ class StackedDropout(nn.Module):
         return x * mask
 
 
+class StackedActivation(nn.Module):
+    """R activations, each on its own replica; neighbours with the same one share a call."""
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self._layers = list(layers)  # without parameters, so they need not be registered
+        self._runs = self._neighbours()
+
+    @property
+    def kinds(self) -> list[type[nn.Module]]:
+        """Which one each replica has."""
+        return [type(layer) for layer in self._layers]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, B, units) to the same shape."""
+        if len(self._runs) == 1:
+            return self._runs[0][0](x)  # type: ignore[no-any-return]
+        parts = torch.split(x, [length for _, length in self._runs])
+        return torch.cat([layer(part) for (layer, _), part in zip(self._runs, parts, strict=True)])
+
+    def backward(self, dy: Tensor, x: Tensor, y: Tensor, first: bool) -> Tensor:  # noqa: ARG002
+        """dx from dy, what went in and what came out."""
+        if len(self._runs) == 1:
+            return derivative(self._runs[0][0], dy, x, y)
+        lengths = [length for _, length in self._runs]
+        parts = zip(self._runs, *(torch.split(each, lengths) for each in (dy, x, y)), strict=True)
+        return torch.cat([derivative(layer, *part) for (layer, _), *part in parts])
+
+    def regroup(self, rows: Sequence[int], entering: Sequence[nn.Module]) -> None:
+        """Keep these replicas, and put others behind them."""
+        self._layers = [self._layers[row] for row in rows] + list(entering)
+        self._runs = self._neighbours()
+
+    def _neighbours(self) -> list[tuple[nn.Module, int]]:
+        runs = [list(run) for _, run in groupby(self._layers, key=repr)]
+        return [(run[0], len(run)) for run in runs]
+
+
 class StackedFlatten(nn.Module):
     """(R, B, …) to (R, B, inputs)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Flatten all but replica and row."""
         return x.flatten(2)
+
+    def backward(self, dy: Tensor, x: Tensor, _: Tensor, first: bool) -> Tensor:  # noqa: ARG002
+        """The same numbers in the shape that came in."""
+        return dy.view(x.shape)
+
+
+Step = tuple[Any, Tensor, Tensor, Tensor | None]
+"""A layer with what went into it and came out of it, and the mask that it was given, if it is dropout."""
 
 
 class StackedNetwork(nn.Module):
@@ -116,28 +159,57 @@ class StackedNetwork(nn.Module):
         super().__init__()
         for name, child in networks[0].named_children():
             alike = [network.get_submodule(name) for network in networks]
-            self.add_module(name, _STACKED[type(child)](alike) if type(child) in _STACKED else child)
+            self.add_module(name, _STACKED.get(type(child), StackedActivation)(alike))
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(R, B, …) to (R, B, outputs). mask: dropout's, (R, B, hidden units), first layer first; None drops none."""
-        offset = 0
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, B, …) to (R, B, outputs), with all units."""
         for layer in self.children():
             if not isinstance(layer, StackedDropout):
                 x = layer(x)
-            elif mask is not None:
-                x = layer(x, mask[..., offset : offset + x.shape[-1]])
-                offset += x.shape[-1]
         return x
+
+    def trace(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, list[Step]]:
+        """The same in training, and what `backward` needs of it.
+
+        mask: dropout's, (R, B, hidden units), first layer first; None drops none.
+        """
+        steps: list[Step] = []
+        offset = 0
+        for layer in self.children():
+            dropped = None
+            if isinstance(layer, StackedDropout):
+                if mask is None:
+                    continue
+                dropped = mask[..., offset : offset + x.shape[-1]]
+                offset += x.shape[-1]
+            y = layer(x) if dropped is None else layer(x, dropped)
+            steps.append((layer, x, y, dropped))
+            x = y
+        return x, steps
+
+    @staticmethod
+    def backward(dy: Tensor, steps: Sequence[Step]) -> None:
+        """Gradients of all layers from that of the logits (R, B, outputs), last layer first."""
+        first = next(place for place, (layer, *_) in enumerate(steps) if hasattr(layer, "grads"))
+        for place in range(len(steps) - 1, first - 1, -1):
+            layer, x, y, dropped = steps[place]
+            dy = layer.backward(dy, x, y, place == first) if dropped is None else dy * dropped
+
+    def regroup(self, rows: Sequence[int], entering: Sequence[nn.Module]) -> None:
+        """Keep the activations of these replicas, and put those of other networks behind them."""
+        for name, layer in self.named_children():
+            if isinstance(layer, StackedActivation):
+                layer.regroup(rows, [network.get_submodule(name) for network in entering])
 
 
 class SingleNetwork(nn.Module):
-    """One network that cannot be stacked, behind the interface of a stack with R = 1."""
+    """One network that cannot be stacked, behind the interface of a stack with R = 1; autograd differentiates it."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # noqa: ARG002 - such a network drops by itself
+    def forward(self, x: Tensor) -> Tensor:
         """(1, B, …) to (1, B, outputs)."""
         return self.network(x[0])[None]  # type: ignore[no-any-return]
 
@@ -157,6 +229,35 @@ _STACKED: dict[type[nn.Module], Any] = {
 }
 
 
+# fmt: off
+_DERIVATIVES: dict[type[nn.Module], Any] = {  # layer, dy, x, y -> dx
+    nn.ReLU:      lambda _, dy, x, y: aten.threshold_backward(dy, y, 0),  # noqa: ARG005
+    nn.Tanh:      lambda _, dy, x, y: aten.tanh_backward(dy, y),  # noqa: ARG005
+    nn.Sigmoid:   lambda _, dy, x, y: aten.sigmoid_backward(dy, y),  # noqa: ARG005
+    nn.SiLU:      lambda _, dy, x, y: aten.silu_backward(dy, x),  # noqa: ARG005
+    nn.Mish:      lambda _, dy, x, y: aten.mish_backward(dy, x),  # noqa: ARG005
+    nn.GELU:      lambda f, dy, x, y: aten.gelu_backward(dy, x, approximate=f.approximate),  # noqa: ARG005
+    nn.ELU:       lambda f, dy, x, y: aten.elu_backward(dy, f.alpha, 1, 1, False, x),  # noqa: ARG005
+    nn.LeakyReLU: lambda f, dy, x, y: aten.leaky_relu_backward(dy, x, f.negative_slope, False),  # noqa: ARG005
+    nn.Softplus:  lambda f, dy, x, y: aten.softplus_backward(dy, x, f.beta, f.threshold),  # noqa: ARG005
+}
+# fmt: on
+
+
+def derivative(layer: nn.Module, dy: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """dx of an activation: by torch's own kernel, or for one that is not listed by autograd."""
+    if type(layer) in _DERIVATIVES:
+        return _DERIVATIVES[type(layer)](layer, dy, x, y)  # type: ignore[no-any-return]
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(layer(x), x, dy)[0]
+
+
+def acts_on_elements(layer: type) -> bool:
+    """Whether a layer is known to act on each element alone, so that it needs no replica axis."""
+    return layer in _ELEMENTWISE
+
+
 def can_stack(network: nn.Module) -> bool:
     """Whether the network is a plain sequence of layers that have a stacked form or act on each element alone."""
     if not isinstance(network, nn.Sequential) or type(network).forward is not nn.Sequential.forward:
@@ -169,7 +270,7 @@ def _has_stacked_form(layer: nn.Module) -> bool:
         return False
     if isinstance(layer, nn.BatchNorm1d):
         return layer.affine and layer.track_running_stats and layer.momentum is not None
-    return type(layer) in _STACKED or type(layer) in _ELEMENTWISE
+    return type(layer) in _STACKED or acts_on_elements(type(layer))
 
 
 def stack(networks: Sequence[nn.Module]) -> StackedNetwork | SingleNetwork:
@@ -202,11 +303,18 @@ class Arena:
         self._shapes = {name: self._row_shape(tensor) for name, tensor in [*parameters, *floats]}
         self._adopt(self._matrix([tensor for _, tensor in parameters]), self._matrix([tensor for _, tensor in floats]))
 
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep only these replicas, in this order."""
-        index = torch.tensor(rows, device=self.values.device)
-        self._replicas = len(rows)
-        self._adopt(self.values.index_select(0, index), self.statistics.index_select(0, index))
+    def select(self, rows: Sequence[int], entering: Sequence[nn.Module] = ()) -> None:
+        """Keep only these replicas, in this order, and put others of the same shape behind them."""
+        index = torch.tensor(rows, dtype=torch.int64, device=self.values.device)
+        parts = [(self.values.index_select(0, index), self.statistics.index_select(0, index))]
+        if entering:
+            others = Arena(stack(entering).to(self.values), len(entering))
+            parts.append((others.values, others.statistics))
+        if isinstance(self._network, StackedNetwork):
+            self._network.regroup(rows, entering)
+        self._replicas = len(rows) + len(entering)
+        values, statistics = zip(*parts, strict=True)
+        self._adopt(torch.cat(values), torch.cat(statistics))
 
     def collect(self) -> None:
         """Bring the gradients that autograd keeps elsewhere into `grads`."""
@@ -217,13 +325,17 @@ class Arena:
                 view.copy_(parameter.grad)
                 parameter.grad = None
 
-    def state(self, row: int) -> dict[str, Tensor]:
-        """A copy of one replica's parameters and statistics under the plain network's names, on the CPU."""
-        named = {
-            **_cut(self.values[row], self._names, self._shapes),
-            **_cut(self.statistics[row], self._statistic_names, self._shapes),
-        }
-        return {name.removeprefix("network."): value.detach().to("cpu", copy=True) for name, value in named.items()}
+    def state(self, row: int) -> list[Tensor]:
+        """Copies of one replica's parameters and statistics, in the shapes of the plain network, on the CPU."""
+        parts = [
+            *_cut(self.values[row], [self._shapes[name] for name in self._names]),
+            *_cut(self.statistics[row], [self._shapes[name] for name in self._statistic_names]),
+        ]
+        return [part.detach().to("cpu", copy=True) for part in parts]
+
+    def gradients(self, row: int) -> list[Tensor]:
+        """One replica's gradients, in the shapes of the plain network."""
+        return _cut(self.grads[row], [self._shapes[name] for name in self._names])
 
     def _adopt(self, values: Tensor, statistics: Tensor) -> None:
         self.values, self.statistics = values, statistics
@@ -234,7 +346,7 @@ class Arena:
             layer = self._network.get_submodule(module)
             parameter: nn.Parameter = getattr(layer, leaf)
             parameter.data = view
-            if isinstance(layer, StackedLinear):
+            if isinstance(layer, (StackedLinear, StackedBatchNorm)):
                 layer.grads[leaf] = grad
             else:
                 self._loose.append((parameter, grad))
@@ -262,9 +374,9 @@ class Arena:
         return tensor.shape if isinstance(self._network, SingleNetwork) else tensor.shape[1:]
 
 
-def _cut(row: Tensor, names: Sequence[str], shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    parts = torch.split(row, [shapes[name].numel() for name in names]) if names else ()
-    return {name: part.view(shapes[name]) for name, part in zip(names, parts, strict=True)}
+def _cut(row: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+    parts = torch.split(row, [shape.numel() for shape in shapes]) if shapes else ()
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _stacked(parameters: Sequence[Tensor]) -> nn.Parameter:

@@ -22,8 +22,8 @@ _ONE_THREAD_BELOW = 2e7
 """Multiplications per step under which a second thread costs more than it gains (measured on two cores)."""
 
 
-def build_trainer(settings: Settings, epochs: int) -> Trainer:
-    """A Trainer for so many epochs. Raises ConfigError if the accelerator is not there."""
+def build_trainer(settings: Settings) -> Trainer:
+    """A Trainer that goes on until the module stops it. Raises ConfigError if the accelerator is not there."""
     wanted = settings.trainer
     # Its INFO lines (which accelerators are there, why it stopped) come once per fit; `make doctor` tells them.
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -34,7 +34,7 @@ def build_trainer(settings: Settings, epochs: int) -> Trainer:
             num_nodes=wanted.num_nodes,
             strategy=wanted.strategy,
             precision=wanted.precision,
-            max_epochs=epochs,
+            max_epochs=-1,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -48,6 +48,11 @@ def build_trainer(settings: Settings, epochs: int) -> Trainer:
             f"trainer.accelerator={wanted.accelerator} with devices={wanted.devices}, strategy={wanted.strategy} and "
             f"precision={wanted.precision} cannot run here: {error} `make doctor` lists what this machine has."
         ) from error
+
+
+def gpus() -> int:
+    """GPUs of this machine that CUDA shows."""
+    return torch.cuda.device_count()
 
 
 @contextmanager

@@ -7,7 +7,12 @@ the difficulty of training recurrent neural networks", ICML 2013, algorithm 1.
 # mypy: disable-error-code=no-any-return
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+
+Clip = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
+"""Changes gradients in place, given their norms and the limits."""
 
 
 def norms(gradients: np.ndarray) -> np.ndarray:
@@ -25,4 +30,4 @@ def clip_by_value(gradients: np.ndarray, lengths: np.ndarray, limit: np.ndarray)
     np.clip(gradients, -limit, limit, out=gradients)
 
 
-CLIPPINGS = {"norm": clip_by_norm, "value": clip_by_value}
+CLIPPINGS: dict[str, Clip] = {"norm": clip_by_norm, "value": clip_by_value}

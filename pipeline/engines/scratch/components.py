@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -38,9 +39,7 @@ def arguments(understood: Any, given: Mapping[str, Any], group: str) -> dict[str
 
     understood: the function or class whose keyword-only parameters count. Raises ConfigError for one it lacks or needs.
     """
-    parameters = {
-        p.name: p.default for p in inspect.signature(understood).parameters.values() if p.kind is p.KEYWORD_ONLY
-    }
+    parameters = _keywords(understood)
     takes = f"it takes {', '.join(parameters) or 'no argument'}"
     for name in given:
         if name not in parameters:
@@ -52,6 +51,13 @@ def arguments(understood: Any, given: Mapping[str, Any], group: str) -> dict[str
         if value is inspect.Parameter.empty:
             raise ConfigError(f"{group}.{name} is missing; {takes}.")
     return filled
+
+
+@cache
+def _keywords(understood: Any) -> dict[str, Any]:
+    """The keyword-only parameters and their defaults; remembered, since every replica of a stack asks for them."""
+    parameters = inspect.signature(understood).parameters.values()
+    return {one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY}
 
 
 def stacked(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

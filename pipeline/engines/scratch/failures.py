@@ -26,22 +26,22 @@ def first_failure(network: Network, place: int, batch: Batch, loss: float) -> st
 
 def failed_weights(network: Network, place: int) -> str:
     """The first parameter of the replica at this place that is not finite, in words; empty if all are."""
-    for layer in network.layers.values():
-        for name, values in layer.values.items():
+    for name, layer in network.layers(place).items():
+        for parameter, values in layer.values.items():
             if not np.isfinite(values[place]).all():
-                return f"the {name} of {layer.label} became {_kind(values[place])}"
+                return f"the {parameter} of layer {name} ({layer.label(place)}) became {_kind(values[place])}"
     return ""
 
 
 def _outputs(network: Network, place: int) -> Iterator[tuple[str, np.ndarray]]:
-    for layer in network.layers.values():
-        yield f"the output of {layer.label}", layer.y[place]
+    for name, layer in network.layers(place).items():
+        yield f"the output of layer {name} ({layer.label(place)})", layer.y[place]
 
 
 def _gradients(network: Network, place: int) -> Iterator[tuple[str, np.ndarray]]:
-    for layer in reversed(network.layers.values()):
-        for name, gradients in layer.gradients.items():
-            yield f"the gradient of the {name} of {layer.label}", gradients[place]
+    for name, layer in reversed(network.layers(place).items()):
+        for parameter, gradients in layer.gradients.items():
+            yield f"the gradient of the {parameter} of layer {name} ({layer.label(place)})", gradients[place]
 
 
 def _kind(array: np.ndarray) -> str:

@@ -57,32 +57,35 @@ class Feed:
         return x  # type: ignore[no-any-return]
 
     def targets(self, rows: np.ndarray) -> np.ndarray:
-        """Row numbers (R, B) to class numbers or values (R, B)."""
+        """Row numbers (…) to class numbers or values (…)."""
         return self._targets.take(rows)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Every step of an epoch, counted from 1."""
-        for mine, mask in zip(self._orders(epoch), self._masks(epoch), strict=True):
-            yield Batch(mine, self.inputs(mine), self.targets(mine), mask)
+    def epoch(self, epochs: Sequence[int]) -> Iterator[Batch]:
+        """Every step of an epoch, each replica's own, counted from 1."""
+        orders = self._orders(epochs)
+        for rows, targets, mask in zip(orders, self.targets(orders), self._masks(epochs), strict=True):
+            yield Batch(rows, self.inputs(rows), targets, mask)
 
-    def _orders(self, epoch: int) -> np.ndarray:
-        """(steps, R, B) row numbers, drawn once for all replicas of the same seed and split."""
-        drawn: dict[tuple[int, Split], np.ndarray] = {}
-        keys = [(replica.settings.seed, replica.split) for replica in self._replicas]
+    def _orders(self, epochs: Sequence[int]) -> np.ndarray:
+        """(steps, R, B) row numbers, drawn once for all replicas of the same seed, split and epoch."""
+        drawn: dict[tuple[int, Split, int], np.ndarray] = {}
+        keys = [
+            (replica.settings.seed, replica.split, epoch) for replica, epoch in zip(self._replicas, epochs, strict=True)
+        ]
         for key, replica in zip(keys, self._replicas, strict=True):
             if key not in drawn:
-                drawn[key] = epoch_rows(replica, epoch)
+                drawn[key] = epoch_rows(replica, key[2])
         return np.stack([drawn[key] for key in keys], axis=1)
 
-    def _masks(self, epoch: int) -> Iterator[np.ndarray | None]:
+    def _masks(self, epochs: Sequence[int]) -> Iterator[np.ndarray | None]:
         """(R, B, hidden units) for every step, first layer first: 0 where a unit is dropped, else 1 / (1 - p)."""
         units = sum(self._replicas[0].settings.model.hidden)
         rates = [replica.settings.model.dropout for replica in self._replicas]
-        if not units or not rates[0]:
+        if not units or not any(rates):
             yield from [None] * self.steps
             return
         size = batch_size(self._replicas[0])
-        streams = [KeepMasks(replica, epoch) for replica in self._replicas]
+        streams = [KeepMasks(*pair) for pair in zip(self._replicas, epochs, strict=True)]
         at_once = max(1, _MASKS_AT_ONCE // (len(streams) * size * units))
         kept = 1 / (1 - np.array(rates, self._dtype)[:, None, None])
         for start in range(0, self.steps, at_once):

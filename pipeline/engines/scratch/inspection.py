@@ -37,7 +37,7 @@ def parameters(network: Network, settings: Settings, place: int = 0) -> list[Par
 def _parameter(name: str, array: np.ndarray, settings: Settings) -> Parameter:
     if array.ndim == 2:
         chosen = settings.initializer
-        initializer, expected = chosen.target.rpartition(".")[2], scheme(chosen, array.shape).variance
+        initializer, expected = chosen.target.rpartition(".")[2].rstrip("_"), scheme(chosen, array.shape).variance
     else:
         initializer, expected = ("zeros" if name.endswith("bias") else "ones"), 0.0
     return Parameter(name, array.shape, initializer, float(array.mean()), float(array.std()), expected)

@@ -7,14 +7,11 @@ gradients of the layer's parameters and returns dL/dx; it must follow the `forwa
 # mypy: disable-error-code=no-any-return
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
-
-from pipeline.engines.scratch.activations import Activation
-from pipeline.errors import DataError
 
 
 class Layer:
@@ -27,10 +24,14 @@ class Layer:
     y: np.ndarray
 
     def __init__(self, label: str, shapes: Mapping[str, tuple[int, ...]] | None = None) -> None:
-        self.label, self.shapes = label, shapes or {}
+        self._label, self.shapes = label, shapes or {}
         self.values: dict[str, np.ndarray] = {}
         self.gradients: dict[str, np.ndarray] = {}
         self.statistics: dict[str, np.ndarray] = {}
+
+    def label(self, replica: int) -> str:  # noqa: ARG002 - but for activations all replicas have the same layers
+        """What a message calls it."""
+        return self._label
 
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:
         """x to y."""
@@ -40,42 +41,55 @@ class Layer:
         """dL/dy to dL/dx."""
         raise NotImplementedError
 
-    def _array(self, name: str, like: np.ndarray, *shape: int) -> np.ndarray:
-        """An uninitialised array, the same one as last time if it still fits."""
+    def _array(self, name: str, like: np.ndarray, shape: tuple[int, ...], units_first: bool = False) -> np.ndarray:
+        """An uninitialised (R, B, units), the same one as last time if it still fits.
+
+        units_first: in memory it lies as (units, R, B).
+        """
         array: np.ndarray | None = getattr(self, name, None)
         if array is None or array.shape != shape or array.dtype != like.dtype:
             array = np.empty(shape, like.dtype)
+            if units_first:
+                array = np.empty((shape[2], *shape[:2]), like.dtype).transpose(1, 2, 0)
             setattr(self, name, array)
         return array
 
 
 class Linear(Layer):
-    """y = x W + b with W (R, in, out), the transpose of torch's: so the product reads both in the order they lie."""
+    """y = x W + b with W (R, in, out), the transpose of torch's: so the product reads both in the order they lie.
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    units_first: y lies in memory as (out, R, B). The logits do, because a loss runs along the classes, and NumPy is
+    slow along a last axis as short as that.
+    """
+
+    def __init__(self, inputs: int, outputs: int, units_first: bool = False) -> None:
         super().__init__(f"Linear {inputs} → {outputs}", {"weight": (inputs, outputs), "bias": (outputs,)})
-        self.inputs, self.outputs = inputs, outputs
+        self.inputs, self.outputs, self._units_first = inputs, outputs, units_first
 
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:  # noqa: ARG002
-        """Raises DataError if x has another width."""
-        if x.shape[-1] != self.inputs:
-            raise DataError(f"{self.label} expects rows of {self.inputs} numbers, got {x.shape[-1]} (shape {x.shape}).")
+        """(R, B, inputs) to (R, B, outputs)."""
         self._x = x
-        y = np.matmul(x, self.values["weight"], out=self._array("y", x, *x.shape[:2], self.outputs))
+        y = self._array("y", x, (*x.shape[:2], self.outputs), self._units_first)
+        np.matmul(x, self.values["weight"], out=y)
         y += self.values["bias"][:, None]
         return y
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
         """dW = xᵀ dy, db = Σ dy over the batch, dx = dy Wᵀ."""
         self.backward_to_parameters(dy)
-        dx = self._array("_dx", dy, *self._x.shape)
+        dx = self._array("_dx", dy, self._x.shape)
         return np.matmul(dy, self.values["weight"].transpose(0, 2, 1), out=dx)
 
     def backward_to_parameters(self, dy: np.ndarray) -> None:
         """dW and db alone: nobody needs the derivative by the data, and for the first layer it would cost a third."""
         np.matmul(self._x.transpose(0, 2, 1), dy, out=self.gradients["weight"])
         # As a product with ones, because that is the fastest sum over rows that NumPy has.
-        np.matmul(np.ones((1, dy.shape[1]), dy.dtype), dy, out=self.gradients["bias"][:, None])
+        np.matmul(_ones(dy.shape[1], dy.dtype), dy, out=self.gradients["bias"][:, None])
+
+
+@cache
+def _ones(rows: int, dtype: np.dtype[Any]) -> np.ndarray:
+    return np.ones((1, rows), dtype)
 
 
 class BatchNorm(Layer):
@@ -124,22 +138,38 @@ class BatchNorm(Layer):
         return mean, variance
 
 
-class Activate(Layer):
-    """y = f(x), element by element."""
+class Run(NamedTuple):
+    """Replicas next to each other with the same activation: y = function(x), dy/dx = derivative(x, y)."""
 
-    def __init__(self, activation: Activation, target: str, arguments: Mapping[str, Any]) -> None:
-        super().__init__(target.rpartition(".")[2])
-        self._function = partial(activation.function, **arguments)
-        self._derivative = partial(activation.derivative, **arguments)
+    replicas: slice
+    name: str
+    function: Callable[[np.ndarray], np.ndarray]
+    derivative: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class Activate(Layer):
+    """y = f(x), element by element, run by run of replicas with the same f."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        super().__init__("activation")
+        self._runs = runs
+
+    def label(self, replica: int) -> str:
+        """The replica's own."""
+        return next(run.name for run in self._runs if replica < run.replicas.stop)
 
     def forward(self, x: np.ndarray, training: bool) -> np.ndarray:  # noqa: ARG002
         """The same shape."""
-        self._x, self.y = x, self._function(x)
+        parts = [run.function(x[run.replicas]) for run in self._runs]
+        self._x, self.y = x, parts[0] if len(parts) == 1 else np.concatenate(parts)
         return self.y
 
     def backward(self, dy: np.ndarray) -> np.ndarray:
         """dx = dy f'(x), written over dy, which nobody needs afterwards."""
-        return np.multiply(dy, self._derivative(self._x, self.y), out=dy)
+        for run in self._runs:
+            mine = run.replicas
+            dy[mine] *= run.derivative(self._x[mine], self.y[mine])
+        return dy
 
 
 class Dropout(Layer):

@@ -2,7 +2,8 @@
 
 Shapes: logits z (R, B, outputs), targets (R, B), one loss per replica (R,). Row i of replica r counts with its weight
 w_i, that of its class, or 1; the loss of a replica is Σ w_i l_i / Σ w_i, and for plain rows the mean. In evaluation,
-replicas with fewer rows than others are padded; `counted` (R, B) is 0 on padding, which adds to neither sum.
+replicas with fewer rows than others are padded; `counted` (R, B) is 0 on padding, which adds to neither sum. A loss's
+own numbers are (R, 1), so that each replica may have its own.
 
 `forward` remembers what `backward` needs. `predictions` are the probabilities that belong to the loss.
 """
@@ -32,32 +33,27 @@ class Loss(Protocol):
 
 def log_softmax(z: np.ndarray) -> np.ndarray:
     """z - log Σ eᶻ over the last axis; its derivative is d(log softmax)_i / dz_j = 1[i = j] - softmax_j."""
-    z = _classes_first(z)
-    z -= np.log(np.exp(z).sum(axis=0))
-    return np.moveaxis(z, 0, -1).copy()
+    z = _below_zero(z)
+    z -= np.log(total(np.exp(z)))
+    return z
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
     """eᶻ / Σ eᶻ over the last axis."""
-    z = _classes_first(z)
+    z = _below_zero(z)
     p = np.exp(z, out=z)
-    p /= p.sum(axis=0)
-    return np.moveaxis(p, 0, -1).copy()
+    p /= total(p)
+    return p
 
 
-def _classes_first(z: np.ndarray) -> np.ndarray:
-    """(classes, …): a copy, since NumPy is slow along a short last axis, less the largest logit of each row.
-
-    The largest cancels in the softmax, and without it no exponential overflows.
-    """
-    z = np.moveaxis(z, -1, 0).copy()
-    z -= z.max(axis=0)
-    return z
+def _below_zero(z: np.ndarray) -> np.ndarray:
+    """z less the largest logit of each row: it cancels in the softmax, and without it no exponential overflows."""
+    return z - z.max(axis=-1, keepdims=True)
 
 
 def total(z: np.ndarray) -> np.ndarray:
-    """(…, 1) sums of the last axis; einsum is fast on a short one."""
-    return np.einsum("...c->...", z)[..., None]
+    """(…, 1) sums of the last axis."""
+    return z.sum(axis=-1, keepdims=True)
 
 
 class CrossEntropy:
@@ -67,15 +63,17 @@ class CrossEntropy:
     weights torch weights every term of the sum by w_c, and still divides by the weights of the true classes.
     """
 
-    def __init__(self, weights: np.ndarray | None, *, label_smoothing: float = 0.0) -> None:
-        self._weights, self._smoothing = weights, label_smoothing
+    def __init__(self, weights: np.ndarray | None, *, label_smoothing: Any = 0.0) -> None:
+        self._weights = weights
+        self._smoothing, self._smooths = np.asarray(label_smoothing)[..., None], bool(np.any(label_smoothing))
 
     def forward(self, z: np.ndarray, targets: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
         """-Σ_ic t_ic log p_ic, where t_ic = w_c q_ic / Σ_i w_i."""
         t = one_hot(targets, z)
-        if self._smoothing:
-            t *= 1 - self._smoothing
-            t += self._smoothing / z.shape[-1]
+        if self._smooths:
+            smoothing = self._smoothing.astype(z.dtype)
+            t *= 1 - smoothing
+            t += smoothing / z.shape[-1]
         if self._weights is not None:
             t *= self._weights[:, None]
         if counted is not None:
@@ -119,9 +117,9 @@ class Focal(_ByRow):
     Lin et al., "Focal loss for dense object detection", ICCV 2017, equation 4. γ = 0 is the cross-entropy.
     """
 
-    def __init__(self, weights: np.ndarray | None, *, gamma: float = 2.0) -> None:
+    def __init__(self, weights: np.ndarray | None, *, gamma: Any = 2.0) -> None:
         super().__init__(weights)
-        self._gamma = gamma
+        self._gamma = np.asarray(gamma)
 
     def forward(self, z: np.ndarray, targets: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
         """Σ_i s_i l_i."""
@@ -131,11 +129,11 @@ class Focal(_ByRow):
         rest = 1 - np.exp(self._log_p)
         # At p = 1 the power in the derivative is infinite for γ < 1, while its product with log p = 0 is 0.
         self._rest = np.maximum(rest, np.finfo(z.dtype).tiny)
-        return -(self._s * rest**self._gamma * self._log_p).sum(axis=1)
+        return -(self._s * rest ** self._gamma.astype(z.dtype) * self._log_p).sum(axis=1)
 
     def backward(self) -> np.ndarray:
         """dl/dz_c = dl/dlog p · (1[c = y] - softmax_c), dl/dlog p = γ p (1 - p)^(γ-1) log p - (1 - p)^γ."""
-        rest, log_p, gamma = self._rest, self._log_p, self._gamma
+        rest, log_p, gamma = self._rest, self._log_p, self._gamma.astype(self._rest.dtype)
         by_log_p = gamma * np.exp(log_p) * rest ** (gamma - 1) * log_p - rest**gamma
         return (self._s * by_log_p)[:, :, None] * (self._y - np.exp(self._log_softmax))
 
@@ -215,7 +213,7 @@ def one_hot(targets: np.ndarray, z: np.ndarray) -> np.ndarray:
     """(R, B, outputs) of z's type: 1 in the column of the class, else 0; with one output, the class number itself."""
     if z.shape[-1] == 1:
         return targets[:, :, None].astype(z.dtype)
-    return np.eye(z.shape[-1], dtype=z.dtype).take(targets, axis=0)
+    return np.equal(targets[:, :, None], np.arange(z.shape[-1]), out=np.empty_like(z))
 
 
 def row_weights(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,44 +13,54 @@ import numpy as np
 from pipeline.engines.scratch.activations import ACTIVATIONS
 from pipeline.engines.scratch.components import arguments, look_up
 from pipeline.engines.scratch.initializers import INITIALIZERS, Scheme
-from pipeline.engines.scratch.layers import Activate, BatchNorm, Dropout, Layer, Linear
+from pipeline.engines.scratch.layers import Activate, BatchNorm, Dropout, Layer, Linear, Run
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
-    from pipeline.settings import InitializerSettings, Settings
+    from pipeline.settings import ActivationSettings, InitializerSettings, Settings
 
 
 class Network:
     """R networks of the same shape: per hidden layer Linear → [BatchNorm] → activation → [Dropout], then Linear.
 
+    settings: of each replica. They may differ in activation and dropout.
     values, gradients: (R, P), all parameters of a replica in a row; the layers read and write views of them. So what
     is done per replica (an update, a norm, a copy) is one operation on rows.
-    layers: name -> layer, named by their place in the torch module, whose first child (0) flattens the rows.
     """
 
-    def __init__(self, settings: Settings, inputs: int, outputs: int, replicas: int, dtype: Any) -> None:
-        build = look_up(MODELS, settings.model, "model")
-        arguments(build, settings.model.arguments, "model")
-        layers = build(settings, inputs, outputs, replicas, dtype)
-        self.layers = {str(place): layer for place, layer in enumerate(layers, start=1)}
-        size = sum(math.prod(shape) for layer in self.layers.values() for shape in layer.shapes.values())
-        self.values = np.zeros((replicas, size), dtype)
-        self.gradients = np.zeros((replicas, size), dtype)
+    def __init__(self, settings: Sequence[Settings], inputs: int, outputs: int, dtype: Any) -> None:
+        build = look_up(MODELS, settings[0].model, "model")
+        arguments(build, settings[0].model.arguments, "model")
+        self._inputs, self._dropout = inputs, [one.model.dropout for one in settings]
+        self._layers = list(build(settings, inputs, outputs, dtype))
+        size = sum(math.prod(shape) for layer in self._layers for shape in layer.shapes.values())
+        self.values = np.zeros((len(settings), size), dtype)
+        self.gradients = np.zeros((len(settings), size), dtype)
         start = 0
-        for place, layer in self.layers.items():
-            layer.label = f"layer {place} ({layer.label})"
+        for layer in self._layers:
             for name, shape in layer.shapes.items():
                 columns = slice(start, start := start + math.prod(shape))
-                layer.values[name] = self.values[:, columns].reshape(replicas, *shape)
-                layer.gradients[name] = self.gradients[:, columns].reshape(replicas, *shape)
+                layer.values[name] = self.values[:, columns].reshape(-1, *shape)
+                layer.gradients[name] = self.gradients[:, columns].reshape(-1, *shape)
+
+    def layers(self, replica: int) -> dict[str, Layer]:
+        """name -> layer, named by their place in the replica's torch module.
+
+        Its first child (0) flattens the rows; where nothing is dropped, it has no dropout layers.
+        """
+        present = [one for one in self._layers if self._dropout[replica] > 0 or not isinstance(one, Dropout)]
+        return {str(place): layer for place, layer in enumerate(present, start=1)}
 
     def forward(self, x: np.ndarray, training: bool = False, mask: np.ndarray | None = None) -> np.ndarray:
-        """(R, B, inputs) to logits (R, B, outputs).
+        """(R, B, inputs) to logits (R, B, outputs). Raises DataError if x has another width.
 
         mask: (R, B, hidden units), dropout's, first layer first; needed to train with dropout.
         """
+        if x.shape[-1] != self._inputs:
+            expects = f"layer 1 ({self._layers[0].label(0)}) expects rows of {self._inputs} numbers"
+            raise DataError(f"{expects}, got {x.shape[-1]} (shape {x.shape}).")
         offset = 0
-        for layer in self.layers.values():
+        for layer in self._layers:
             if isinstance(layer, Dropout) and mask is not None:
                 layer.mask = mask[:, :, offset : offset + layer.units]
                 offset += layer.units
@@ -57,7 +69,7 @@ class Network:
 
     def backward(self, dz: np.ndarray) -> None:
         """dL/dlogits to the gradients of all parameters: the chain rule, layer by layer from the last."""
-        first, *others = self.layers.values()
+        first, *others = self._layers
         for layer in reversed(others):
             dz = layer.backward(dz)
         assert isinstance(first, Linear)
@@ -65,19 +77,18 @@ class Network:
 
     def initialize(self, replica: int, initializer: InitializerSettings, rng: np.random.Generator) -> None:
         """Draw one replica's weights, first layer first; biases stay 0, batch norm starts as the identity."""
-        for layer in self.layers.values():
+        for layer in self._layers:
             if isinstance(layer, BatchNorm):
                 layer.values["weight"][replica] = 1
             elif isinstance(layer, Linear):
                 shape = (layer.outputs, layer.inputs)
                 layer.values["weight"][replica] = scheme(initializer, shape).draw(rng, shape).T
 
-    def copy_rows(self, other: Network, rows: Sequence[int]) -> None:
-        """Become these replicas of another network of the same shape."""
-        self.values[...] = other.values[rows]
-        for mine, theirs in zip(self.layers.values(), other.layers.values(), strict=True):
-            for name, statistic in mine.statistics.items():
-                statistic[...] = theirs.statistics[name][rows]
+    def take_over(self, other: Network, places: Sequence[int], others: Sequence[int]) -> None:
+        """At these places, become the replicas that stand at those of another network of the same shape."""
+        self.values[places] = other.values[others]
+        for mine, theirs in zip(self._statistics(), other._statistics(), strict=True):
+            mine[places] = theirs[others]
 
     def weights(self, replica: int) -> dict[str, np.ndarray]:
         """Copies of a replica's parameters and statistics, under the names and in the shapes of the torch module."""
@@ -87,7 +98,7 @@ class Network:
         """Copies of the gradients of a replica's parameters, named and shaped like the parameters."""
         return {
             f"{place}.{name}": array[replica].T.copy()
-            for place, layer in self.layers.items()
+            for place, layer in self.layers(replica).items()
             for name, array in layer.gradients.items()
         }
 
@@ -99,7 +110,7 @@ class Network:
         for name, array in own.items():
             if weights[name].shape != array.shape:
                 place, _, parameter = name.partition(".")
-                where = self.layers[place].label
+                where = f"layer {place} ({self.layers(replica)[place].label(replica)})"
                 raise DataError(f"{where} expects its {parameter} as {array.shape}, got {weights[name].shape}.")
             array[...] = weights[name]
 
@@ -107,9 +118,12 @@ class Network:
         """Views of what `weights` copies; torch keeps a linear layer's weight as (out, in)."""
         return {
             f"{place}.{name}": array[replica].T
-            for place, layer in self.layers.items()
+            for place, layer in self.layers(replica).items()
             for name, array in {**layer.values, **layer.statistics}.items()
         }
+
+    def _statistics(self) -> list[np.ndarray]:
+        return [statistic for layer in self._layers for statistic in layer.statistics.values()]
 
 
 def scheme(initializer: InitializerSettings, shape: tuple[int, int]) -> Scheme:
@@ -118,21 +132,30 @@ def scheme(initializer: InitializerSettings, shape: tuple[int, int]) -> Scheme:
     return function(shape, **arguments(function, initializer.arguments, "initializer"))
 
 
-def perceptron(settings: Settings, inputs: int, outputs: int, replicas: int, dtype: Any) -> Iterator[Layer]:
-    """The layers in order, as `pipeline.models.mlp.MLP` arranges them."""
-    model, chosen = settings.model, settings.activation
-    activation = look_up(ACTIVATIONS, chosen, "activation")
-    numbers = arguments(activation.function, chosen.arguments, "activation")
-    width = inputs
+def perceptron(settings: Sequence[Settings], inputs: int, outputs: int, dtype: Any) -> Iterator[Layer]:
+    """The layers in order, as `pipeline.models.mlp.MLP` arranges them; dropout if any replica drops."""
+    model, width = settings[0].model, inputs
     for units in model.hidden:
         yield Linear(width, units)
         if model.batch_norm:
-            yield BatchNorm(units, replicas, dtype)
-        yield Activate(activation, chosen.target, numbers)
-        if model.dropout > 0:
+            yield BatchNorm(units, len(settings), dtype)
+        yield Activate(runs([one.activation for one in settings]))
+        if any(one.model.dropout > 0 for one in settings):
             yield Dropout(units)
         width = units
-    yield Linear(width, outputs)
+    yield Linear(width, outputs, units_first=True)
+
+
+def runs(chosen: Sequence[ActivationSettings]) -> list[Run]:
+    """The configured activations, neighbours with the same one together."""
+    found, start = [], 0
+    for _, alike in groupby(chosen, key=repr):
+        first, *others = alike
+        activation = look_up(ACTIVATIONS, first, "activation")
+        numbers = arguments(activation.function, first.arguments, "activation")
+        functions = (partial(function, **numbers) for function in activation)
+        found.append(Run(slice(start, start := start + 1 + len(others)), first.target.rpartition(".")[2], *functions))
+    return found
 
 
 MODELS = {"pipeline.models.mlp.MLP": perceptron}

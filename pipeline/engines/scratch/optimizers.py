@@ -9,17 +9,29 @@ says otherwise.
 # mypy: disable-error-code=no-any-return
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+_ALL = slice(None)
+_AT_ONCE = 2**18
+"""Parameters that pass through all of a rule's operations before the next: what is known of them fits into a cache."""
+
+
+def blocks(replicas: int, size: int) -> Iterator[tuple[slice, slice]]:
+    """(R, P) in rectangles of rows and columns, of at most `_AT_ONCE` numbers each."""
+    rows, columns = max(1, min(replicas, _AT_ONCE // size)), min(size, _AT_ONCE)
+    for row in range(0, replicas, rows):
+        for column in range(0, size, columns):
+            yield slice(row, row + rows), slice(column, column + columns)
+
 
 class Optimizer:
-    """What the rules share: a count of steps t, a spare array, and the way replicas leave."""
+    """What the rules share: every replica's count of steps t, a spare array, and the way replicas move."""
 
     def __init__(self, like: np.ndarray, weight_decay: Any) -> None:
-        self._t = 0
+        self._t = np.zeros((len(like), 1))
         self._spare = np.empty_like(like)
         self._weight_decay, self._decays = weight_decay, bool(np.any(weight_decay))
         # Numbers are float64, where 1 - 0.999 is exact; next to a large array they take its type, or NumPy converts it.
@@ -30,11 +42,14 @@ class Optimizer:
         self._t += 1
         self._apply(parameters, gradients, rate)
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these replicas only: every array has them in front."""
-        for name, value in vars(self).items():
-            if isinstance(value, np.ndarray):
-                setattr(self, name, value[rows])
+    def take_over(self, other: Optimizer, places: Sequence[int], others: Sequence[int]) -> None:
+        """At these places, go on with the replicas that stand at those of another one: every array has them in front.
+
+        The others start afresh.
+        """
+        for name, memory in vars(self).items():
+            if isinstance(memory, np.ndarray):
+                memory[places] = vars(other)[name][others]
 
     def _apply(self, parameters: np.ndarray, gradients: np.ndarray, rate: np.ndarray) -> None:
         raise NotImplementedError
@@ -71,7 +86,8 @@ class SGD(Optimizer):
         direction = gradients
         if self._has_momentum:
             self._b *= real(self._mu)
-            self._b += gradients if self._t == 1 else np.multiply(real(self._undamped), gradients, out=self._spare)
+            share = np.where(self._t == 1, 1, self._undamped)
+            self._b += np.multiply(real(share), gradients, out=self._spare)
             direction = self._b
         if self._nesterov:
             gradients += np.multiply(real(self._mu), self._b, out=self._spare)
@@ -90,35 +106,42 @@ class Adam(Optimizer):
         self, like: np.ndarray, *, betas: Any = (0.9, 0.999), eps: Any = 1e-8, weight_decay: Any = 0.0
     ) -> None:
         super().__init__(like, weight_decay)
-        self._beta1, self._beta2 = betas
+        self._betas = np.hstack(betas)  # (R, 2)
+        self._rest = 1 - self._betas
+        self._beta1, self._beta2 = (self._real(beta) for beta in betas)
         self._eps = eps
         self._m, self._v = np.zeros_like(like), np.zeros_like(like)
 
     def _apply(self, parameters: np.ndarray, gradients: np.ndarray, rate: np.ndarray) -> None:
-        self._decay(parameters, gradients)
-        self._moments(gradients)
         first, second = self._unbias()
         root = np.sqrt(second)
-        divisor = np.sqrt(self._v, out=gradients)
-        divisor += self._real(self._eps / root)
-        change = np.divide(self._m, divisor, out=divisor)
-        change *= self._real(rate * first / root)
-        parameters -= change
+        eps, rate = self._real(self._eps / root), self._real(rate * first / root)
+        self._decay(parameters, gradients)
+        for rows, columns in blocks(*parameters.shape):
+            g = gradients[rows, columns]
+            self._moments(g, rows, columns)
+            divisor = np.sqrt(self._v[rows, columns], out=g)
+            divisor += eps[rows]
+            change = np.divide(self._m[rows, columns], divisor, out=divisor)
+            change *= rate[rows]
+            parameters[rows, columns] -= change
 
-    def _moments(self, gradients: np.ndarray) -> None:
+    def _moments(self, g: np.ndarray, rows: slice = _ALL, columns: slice = _ALL) -> None:
         """m ← β₁ m + g;  v ← β₂ v + g². Leaves g² in the place of g.
 
         The factors 1 - β are left to numbers, as section 2 of the paper leaves the corrections to them: that saves
         three passes of thirteen over large arrays.
         """
-        self._m *= self._real(self._beta1)
-        self._m += gradients
-        self._v *= self._real(self._beta2)
-        self._v += np.square(gradients, out=gradients)
+        m, v = self._m[rows, columns], self._v[rows, columns]
+        m *= self._beta1[rows]
+        m += g
+        v *= self._beta2[rows]
+        v += np.square(g, out=g)
 
     def _unbias(self) -> tuple[np.ndarray, np.ndarray]:
         """m̂ / m and v̂ / v: (1 - β) / (1 - βᵗ), from sums of gradients to means, however few there were."""
-        return tuple((1 - beta) / (1 - beta**self._t) for beta in (self._beta1, self._beta2))
+        factors = self._rest / (1 - self._betas**self._t)
+        return factors[:, :1], factors[:, 1:]
 
 
 class AdamW(Adam):
@@ -156,7 +179,7 @@ class NAdam(Adam):
     ) -> None:
         super().__init__(like, betas=betas, eps=eps, weight_decay=weight_decay)
         self._psi = momentum_decay
-        self._product = np.ones_like(self._beta1)
+        self._product = np.ones(self._t.shape)
 
     def _apply(self, parameters: np.ndarray, gradients: np.ndarray, rate: np.ndarray) -> None:
         real = self._real
@@ -165,7 +188,7 @@ class NAdam(Adam):
         self._product = self._product * now
         change = np.multiply(real((1 - now) / (1 - self._product)), gradients, out=self._spare)
         self._moments(gradients)
-        share = following * (1 - self._beta1) / (1 - self._product * following)
+        share = following * self._rest[:, :1] / (1 - self._product * following)
         change += np.multiply(real(share), self._m, out=gradients)
         _, second = self._unbias()
         divisor = np.sqrt(self._v, out=gradients)
@@ -174,8 +197,8 @@ class NAdam(Adam):
         change *= real(rate / np.sqrt(second))
         parameters -= change
 
-    def _mu(self, t: int) -> np.ndarray:
-        return self._beta1 * (1 - 0.5 * 0.96 ** (t * self._psi))
+    def _mu(self, t: np.ndarray) -> np.ndarray:
+        return self._betas[:, :1] * (1 - 0.5 * 0.96 ** (t * self._psi))
 
 
 class RAdam(Adam):
@@ -189,14 +212,14 @@ class RAdam(Adam):
     def _apply(self, parameters: np.ndarray, gradients: np.ndarray, rate: np.ndarray) -> None:
         self._decay(parameters, gradients)
         self._moments(gradients)
-        end, beta = 2 / (1 - self._beta2) - 1, self._beta2**self._t
+        end, beta = 2 / self._rest[:, 1:] - 1, self._betas[:, 1:] ** self._t
         rho = end - 2 * self._t * beta / (1 - beta)
         sure = rho > 5
         rho = np.where(sure, rho, end)  # where it is not used, anything with a square root
         r = np.sqrt((rho - 4) * (rho - 2) * end / ((end - 4) * (end - 2) * rho))
         first, second = self._unbias()
         divisor = np.sqrt(self._v, out=gradients)
-        divisor += self._real(self._eps / np.sqrt(1 - self._beta2))  # torch adds ε before it corrects v
+        divisor += self._real(self._eps / np.sqrt(self._rest[:, 1:]))  # torch adds ε before it corrects v
         divisor *= self._real(np.sqrt(second) / r)
         np.copyto(divisor, 1, where=~sure)
         change = np.divide(self._m, divisor, out=divisor)

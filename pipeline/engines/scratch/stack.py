@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.data import Dataset
 from pipeline.engines.batches import batch_size, steps_per_epoch
-from pipeline.engines.scratch.clipping import CLIPPINGS, norms
+from pipeline.engines.scratch.clipping import CLIPPINGS, Clip, norms
 from pipeline.engines.scratch.components import arguments, fixed, look_up, stacked
 from pipeline.engines.scratch.feed import Batch, Feed
 from pipeline.engines.scratch.losses import LOSSES, LOSSES_OF_VALUES, Loss
@@ -39,7 +39,6 @@ class Stack:
     def __init__(self, replicas: Sequence[Replica], data: Dataset) -> None:
         self._data = data
         self._assemble(replicas)
-        self._optimizer = build_optimizer(replicas, self.network.values)
 
     def step(self, batch: Batch, rates: np.ndarray) -> np.ndarray:
         """One optimizer step. rates: (R, 1). Returns the losses (R,) on the batch before the step."""
@@ -48,8 +47,8 @@ class Stack:
         losses = self.loss.forward(logits, batch.targets)
         network.backward(self.loss.backward())
         self.gradient_norms = norms(network.gradients)
-        if self._limits is not None:
-            self._clip(network.gradients, self.gradient_norms, self._limits)
+        for clip, limits in self._clippings:
+            clip(network.gradients, self.gradient_norms, limits)
         self._optimizer.update(network.values, network.gradients, rates)
         return losses
 
@@ -72,70 +71,83 @@ class Stack:
     def logits(self, rows: np.ndarray) -> np.ndarray:
         """Row numbers (R, N) to (R, N, outputs), by the networks in evaluation mode."""
         at_once = max(1, _ROWS_AT_ONCE // len(rows))
-        starts = range(0, rows.shape[1], at_once)
-        # Copies, because the network writes the next part to the same array.
-        parts = [self.network.forward(self.feed.inputs(rows[:, start : start + at_once])).copy() for start in starts]
-        return np.concatenate(parts, axis=1)
+        # The network writes every part to the same array. Class by class in memory: see `Linear`.
+        z = np.empty((self._outputs, *rows.shape), self._dtype).transpose(1, 2, 0)
+        for start in range(0, rows.shape[1], at_once):
+            part = slice(start, start + at_once)
+            z[:, part] = self.network.forward(self.feed.inputs(rows[:, part]))
+        return z
 
-    def keep(self, replicas: Sequence[Replica], places: Sequence[int]) -> None:
-        """Go on with these replicas, which stand at these places."""
-        before = self.network
+    def become(self, replicas: Sequence[Replica], places: Sequence[int | None]) -> None:
+        """Go on with these replicas, each from the place where it stood, or None if it enters.
+
+        Those that enter start with weights of zero, which are the caller's to set.
+        """
+        network, optimizer = self.network, self._optimizer
         self._assemble(replicas)
-        self.network.copy_rows(before, places)
-        self._optimizer.keep(places)
+        moves = [(here, there) for here, there in enumerate(places) if there is not None]
+        here, there = [move[0] for move in moves], [move[1] for move in moves]
+        self.network.take_over(network, here, there)
+        self._optimizer.take_over(optimizer, here, there)
 
     def _assemble(self, replicas: Sequence[Replica]) -> None:
-        """Everything but the optimizer, whose memory has to be kept."""
-        settings = replicas[0].settings
-        dtype = PRECISIONS[settings.trainer.precision]
-        self.feed = Feed(replicas, self._data, dtype)
-        self.network = Network(settings, self.feed.features, replicas[0].outputs, len(replicas), dtype)
-        self.loss = build_loss(replicas, self._data.classes, dtype)
-        limits = [replica.settings.trainer.gradient_clip_val for replica in replicas]
-        self._limits = np.array([limit or np.inf for limit in limits], dtype)[:, None] if any(limits) else None
-        self._clip = CLIPPINGS[settings.trainer.gradient_clip_algorithm]
+        settings = [replica.settings for replica in replicas]
+        self._dtype = PRECISIONS[settings[0].trainer.precision]
+        self._outputs = replicas[0].outputs
+        self.feed = Feed(replicas, self._data, self._dtype)
+        self.network = Network(settings, self.feed.features, self._outputs, self._dtype)
+        self.loss = build_loss(replicas, self._data.classes, self._dtype)
+        self._clippings = build_clippings(replicas, self._dtype)
+        self._optimizer = build_optimizer(replicas, self.network.values)
 
 
 def shape_of(replica: Replica) -> str:
-    """What the replicas of a stack have in common. They may differ in rows, seed, initial weights, schedule, and in the
-    numbers of optimizer, dropout and clipping.
+    """What the replicas of a stack have in common.
+
+    They may differ in rows, seed, initial weights, activation, dropout, schedule, clipping, number of epochs, dates of
+    evaluation, and in the numbers of optimizer and loss.
     """
     settings = replica.settings
-    optimizer = {name: fixed(value) for name, value in _optimizer_arguments(replica).items()}
     return repr(
         [
             settings.model.target,
+            settings.model.arguments,
             settings.model.hidden,
             settings.model.batch_norm,
-            settings.model.dropout > 0,
-            settings.activation,
             settings.optimizer.target,
-            optimizer,
+            {name: fixed(value) for name, value in _optimizer_arguments(replica).items()},
             settings.loss.target,
-            settings.loss.arguments,
+            {name: fixed(value) for name, value in settings.loss.arguments.items()},
             replica.class_weights is None,
-            settings.trainer.gradient_clip_algorithm,
             settings.trainer.precision,
-            settings.trainer.evaluate_every,
             batch_size(replica),
             steps_per_epoch(replica),
-            replica.epochs,
             replica.outputs,
         ]
     )
 
 
 def build_loss(replicas: Sequence[Replica], classes: int, dtype: Any) -> Loss:
-    """The configured loss with the class weights of every replica."""
-    chosen = replicas[0].settings.loss
+    """The configured loss with the numbers and class weights of every replica."""
+    chosen = [replica.settings.loss for replica in replicas]
     entry = look_up(
-        LOSSES if classes else LOSSES_OF_VALUES, chosen, "loss for classes" if classes else "loss for values"
+        LOSSES if classes else LOSSES_OF_VALUES, chosen[0], "loss for classes" if classes else "loss for values"
     )
     weights = [replica.class_weights for replica in replicas if replica.class_weights is not None]
-    loss: Loss = entry(
-        np.stack(weights).astype(dtype) if weights else None, **arguments(entry, chosen.arguments, "loss")
-    )
+    numbers = stacked([arguments(entry, one.arguments, "loss") for one in chosen])
+    loss: Loss = entry(np.stack(weights).astype(dtype) if weights else None, **numbers)
     return loss
+
+
+def build_clippings(replicas: Sequence[Replica], dtype: Any) -> list[tuple[Clip, np.ndarray]]:
+    """The clippings that any replica asks for, each with the limits of all: infinity for one that does not ask."""
+    rules = [replica.settings.trainer for replica in replicas]
+    found = []
+    for name, clip in CLIPPINGS.items():
+        limits = [rule.gradient_clip_val if rule.gradient_clip_algorithm == name else None for rule in rules]
+        if any(limit is not None for limit in limits):
+            found.append((clip, np.array([[np.inf if limit is None else limit] for limit in limits], dtype)))
+    return found
 
 
 def build_optimizer(replicas: Sequence[Replica], values: np.ndarray) -> Optimizer:

@@ -79,12 +79,12 @@ def take_step(settings: Settings) -> Step:
 def _walk(stack: Stack, batch: Batch) -> tuple[dict[str, np.ndarray], float, dict[str, np.ndarray]]:
     """Forward and backward layer by layer, as the network does it: outputs, loss, derivatives by the outputs."""
     outputs, derivatives, x = {}, {}, batch.inputs
-    for name, layer in stack.network.layers.items():
+    for name, layer in stack.network.layers(0).items():
         x = layer.forward(x, training=True)
         outputs[name] = x[0].copy()  # layers write to the same array again
     loss = float(stack.loss.forward(x, batch.targets)[0])
     dy = stack.loss.backward()
-    for name, layer in reversed(stack.network.layers.items()):
+    for name, layer in reversed(stack.network.layers(0).items()):
         derivatives[name] = dy[0].copy()
         dy = layer.backward(dy)
     return outputs, loss, derivatives

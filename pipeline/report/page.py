@@ -1,0 +1,124 @@
+"""The parts of a page, and HTML from them.
+
+Templates lie beside this file. Everything that comes from settings, data or trials is escaped by Jinja; what is marked
+safe below is made here.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.figures.style import rendered
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pipeline.figures.interactive import Chart
+
+_CSS_PIXELS_PER_INCH = 96
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A number to see first."""
+
+    label: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of text. text_columns: those that are no numbers. marked: the row to see first."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    text_columns: tuple[int, ...] = ()
+    marked: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture as a data URI with what it shows in words. Width and height in CSS pixels."""
+
+    name: str
+    alt: str
+    source: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Everything a report says, in the order in which it says it.
+
+    asked: what -> lines. ranking: a heading and its table. pictures: by the heading they stand under.
+    """
+
+    title: str
+    question: str
+    asked: Mapping[str, Sequence[str]]
+    cards: Sequence[Card]
+    scores: Table | None
+    caveats: Sequence[str]
+    ranking: tuple[str, Table]
+    pictures: Mapping[str, Sequence[Picture]]
+    commands: Mapping[str, str]
+    settings: Table
+    footer: str
+
+
+def picture(name: str, figure: Figure) -> Picture:
+    """The figure as PNG inside the page: an SVG of hundreds of trials would be larger, and slow to show."""
+    from matplotlib.image import imsave
+
+    drawn = io.BytesIO()
+    imsave(drawn, rendered(figure), format="png", dpi=figure.dpi)
+    source = f"data:image/png;base64,{base64.b64encode(drawn.getvalue()).decode('ascii')}"
+    width, height = (round(inches * _CSS_PIXELS_PER_INCH) for inches in figure.get_size_inches())
+    return Picture(_readable(name), _in_words(figure), source, width, height)
+
+
+def _readable(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _in_words(figure: Figure) -> str:
+    """Titles and axes: what a reader who cannot see the picture is told of it."""
+    panels = [panel for panel in figure.axes if panel.get_xlabel() and panel.get_ylabel()]
+    titles = [figure.get_suptitle(), *(panel.get_title() for panel in panels)]
+    axes = dict.fromkeys(f"{panel.get_ylabel()} against {panel.get_xlabel()}" for panel in panels)
+    parts = [*dict.fromkeys(filter(None, titles)), ", ".join(axes)]
+    return ". ".join(part.replace("\n", ". ").rstrip(".") for part in parts if part) + "."
+
+
+def render(page: Page) -> str:
+    """The report as HTML."""
+    return str(_template("report.html").render(page=page))
+
+
+def charts(title: str, drawn: Sequence[Chart]) -> str:
+    """Interactive charts as one page, plotly's script once in it."""
+    from plotly.offline import get_plotlyjs
+
+    look = {"responsive": True, "displayModeBar": False}
+    options: Any = {"full_html": False, "include_plotlyjs": False, "config": look}
+    parts = [(chart, chart.figure.to_html(div_id=chart.name, **options)) for chart in drawn]
+    return str(_template("study.html").render(title=title, charts=parts, plotly=get_plotlyjs()))
+
+
+def _template(name: str) -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(name)

@@ -1,0 +1,73 @@
+"""The pages that a search leaves for people: report.html, and study.html with charts to point at."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipeline import figures, report
+from pipeline.results import RunResult
+from pipeline.search import repeats
+from pipeline.search.closing import Found
+from pipeline.search.edges import edges
+from pipeline.search.messages import command
+from pipeline.search.objectives import score_of
+from pipeline.search.pictures import importances, search_trials
+
+if TYPE_CHECKING:
+    from optuna.study import Study
+
+    from pipeline.search.trial import Job
+
+
+def write(study: Study, job: Job, found: Found, overrides: Sequence[str], hint: str) -> dict[str, str]:
+    """Write both into the search's folder; file name -> HTML."""
+    page = _page(study, job, found)
+    of_the_final = {} if found.outcome is None else figures.of_outcome(found.outcome)
+    pages = {
+        "report.html": report.of_study(page, found.figures, of_the_final, _commands(job, found, overrides, hint)),
+        "study.html": report.interactive(page),
+    }
+    for name, text in pages.items():
+        (job.output / name).write_text(text, encoding="utf-8")
+    return pages
+
+
+def _page(study: Study, job: Job, found: Found) -> report.Study:
+    best = found.best
+    notes = [*edges(study, job.space, best.params)]
+    if found.repeated:
+        notes.append(repeats.report(found.repeated, job.objectives[0]))
+    return report.Study(
+        name=job.study_name,
+        goal=score_of(job.objectives),
+        trials=search_trials(study, job.objectives),
+        importances=importances(study, job.objectives),
+        space=job.space.describe(),
+        winner=best.number,
+        settings=job.compose(best.overrides, found.output),
+        best=_result(found),
+        test=found.test,
+        looks=found.looks,
+        notes=notes,
+    )
+
+
+def _result(found: Found) -> RunResult | None:
+    """Of the refit; that of an earlier call, if its folder is on this machine and still there."""
+    if found.outcome is not None:
+        return found.outcome.result
+    try:
+        return RunResult.from_json((found.output / "result.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def _commands(job: Job, found: Found, overrides: Sequence[str], hint: str) -> dict[str, str]:
+    commands = {"Go on with this search": command(overrides, 2 * job.rules.n_trials)}
+    if found.ready is not None:
+        commands["Train the best again"] = f"python scripts/train.py experiment={found.ready.stem}"
+    else:
+        commands["Train the best again"] = shlex.join(["python", "scripts/train.py", *job.typed(found.best.overrides)])
+    return commands | ({"Look at the runs": hint} if hint else {})

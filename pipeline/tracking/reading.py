@@ -1,0 +1,200 @@
+"""Recorded runs, read back: by id, by name or by a filter.
+
+Only reads: a store that does not exist is not created.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.errors import PipelineError, StoreError
+from pipeline.predictions import Predictions
+from pipeline.results import RunResult
+from pipeline.tracking.store import _failures, _opening, _reason, _sqlite_path, shown, store_uri
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+OUT_OF_FOLD = "out_of_fold.parquet"
+
+_AN_ID = re.compile(r"[0-9a-f]{4,32}")
+_A_FILTER = re.compile(r"[=<>]|\b(like|ilike|in)\b", re.IGNORECASE)
+_AT_MOST = 100  # runs of one filter; each is downloaded
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredRun:
+    """One run as it was recorded.
+
+    status: how it ended, `results.Status` or running, failed, killed. overrides: what `scripts/train.py` repeats it by.
+    study: name of the search that it is a trial of, else empty. by_name: asked for itself, not found by a filter.
+    result, out_of_fold: None where the run left none, or one that this version cannot read.
+    """
+
+    run_id: str
+    name: str
+    level: str
+    status: str
+    study: str
+    overrides: str
+    parameters: Mapping[str, str]
+    result: RunResult | None
+    out_of_fold: Predictions | None
+    by_name: bool = True
+
+
+def read_runs(asked: Sequence[str], uri: str | None = None) -> list[StoredRun]:
+    """The runs that each text asks for, in that order and each of them once.
+
+    A text is the id or the name of one run, or a beginning of it that no other run has; else a filter in MLflow's
+    syntax, such as `params.optimizer = 'torch.optim.Adam'`, which finds trials only. uri: by default the store in use.
+    Raises PipelineError, with the nearest names, for a text that finds nothing or that fits several runs, and
+    StoreError if the store cannot be read.
+    """
+    uri = uri or store_uri()
+    path = _sqlite_path(uri)
+    if path and not path.exists():
+        raise StoreError(f"No run has been recorded yet: there is no {path}. `make train` records one.")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    with _opening(uri) as client:
+        reader = _Reader(client, uri)
+    with reader.telling():
+        found = [pair for text in asked for pair in reader.find(text)]
+        named = {run.info.run_id for run, by_name in found if by_name}
+        return [reader.read(run, run_id in named) for run_id, run in {run.info.run_id: run for run, _ in found}.items()]
+
+
+class _Reader:
+    def __init__(self, client: MlflowClient, uri: str) -> None:
+        self._client, self._uri = client, uri
+        self._experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """What fails in the store in here is a StoreError."""
+        try:
+            yield
+        except _failures() as error:
+            raise StoreError(f"The tracking store {shown(self._uri)} cannot be read: {_reason(error)}.") from error
+
+    def find(self, text: str) -> Iterator[tuple[Run, bool]]:
+        """The runs that a text asks for, and whether it named them."""
+        named = self._named(text)
+        if len(named) > 1:
+            raise PipelineError(f"{text!r} fits {len(named)} runs. Give the id of one:\n{_listed(named)}")
+        if not named and not _A_FILTER.search(text):
+            raise PipelineError(self._unknown(text))
+        yield from ((run, True) for run in named)
+        if not named:
+            yield from ((run, False) for run in self._filtered(text))
+
+    def _named(self, text: str) -> list[Run]:
+        """Runs with this id or name, else those whose id or name begins so; trials go before others."""
+        found = self._search(f"attributes.run_id LIKE '{text}%'") if _AN_ID.fullmatch(text) else []
+        if not found and not {"'", '"'} <= {*text}:
+            quote = '"' if "'" in text else "'"
+            found = self._search(f"attributes.run_name LIKE {quote}{text}%{quote}")
+            found = [run for run in found if run.info.run_name.startswith(text)]  # _ and % are wild cards
+        for narrower in (_is_trial, lambda run: text in (run.info.run_id, run.info.run_name)):
+            found = [run for run in found if narrower(run)] or found
+        return found
+
+    def _filtered(self, text: str) -> list[Run]:
+        """Trials, the oldest first."""
+        try:
+            found = self._search(f"{text} and tags.level = 'trial'", _AT_MOST + 1)
+        except _failures() as error:
+            raise PipelineError(
+                f"{text!r} is neither a run nor a filter that MLflow understands: {_reason(error)}. Two that it does: "
+                """"params.optimizer.lr = '0.01' and params.seed = '0'" and 'metrics."cv/accuracy" > 0.9'."""
+            ) from error
+        if not found:
+            raise PipelineError(f"No trial in {shown(self._uri)} fits the filter {text}.")
+        if len(found) > _AT_MOST:
+            raise PipelineError(f"More than {_AT_MOST} trials fit the filter {text}. Narrow it: … and params.… = '…'")
+        return found[::-1]
+
+    def _search(self, wanted: str, at_most: int = 1000) -> list[Run]:
+        """The newest first."""
+        order = ["attributes.start_time DESC"]
+        return list(self._client.search_runs(self._experiments, wanted, max_results=at_most, order_by=order))
+
+    def _unknown(self, text: str) -> str:
+        names = list(dict.fromkeys(run.info.run_name for run in self._search("tags.level = 'trial'")))
+        near = difflib.get_close_matches(text, names, n=3, cutoff=0.4) or names[:3]
+        told = f" Did you mean {' or '.join(map(repr, near))}?" if near else " There is no trial in it yet."
+        return (
+            f"No run in {shown(self._uri)} has the id or the name {text!r}, or one that begins so.{told} "
+            "`make ui` shows them all."
+        )
+
+    def read(self, run: Run, by_name: bool) -> StoredRun:
+        tags, run_id = run.data.tags, str(run.info.run_id)
+        files = {file.path for file in self._client.list_artifacts(run_id)}
+        with tempfile.TemporaryDirectory() as folder:
+            result = self._result(run_id, folder) if "result.json" in files else None
+            rows = self._out_of_fold(run_id, folder, result) if result and OUT_OF_FOLD in files else None
+        return StoredRun(
+            run_id=run_id,
+            name=str(run.info.run_name),
+            level=tags.get("level", ""),
+            status=tags.get("status", str(run.info.status).lower()),
+            study=self._study(tags.get("mlflow.parentRunId")),
+            overrides=tags.get("overrides", ""),
+            parameters=dict(run.data.params),
+            result=result,
+            out_of_fold=rows,
+            by_name=by_name,
+        )
+
+    def _study(self, parent: str | None) -> str:
+        return str(self._client.get_run(parent).data.tags.get("study", "")) if parent else ""
+
+    def _result(self, run_id: str, folder: str) -> RunResult | None:
+        path = Path(self._client.download_artifacts(run_id, "result.json", folder))
+        try:
+            return RunResult.from_json(path.read_text(encoding="utf-8"))
+        except (ValueError, TypeError, KeyError):  # another version's
+            return None
+
+    def _out_of_fold(self, run_id: str, folder: str, result: RunResult) -> Predictions:
+        import pandas
+
+        table = pandas.read_parquet(self._client.download_artifacts(run_id, OUT_OF_FOLD, folder))
+        table = table.sort_values(["fold", "row"])
+        answers = [f"p_{name}" for name in result.data.get("classes", [])] or ["predicted"]
+        rows, folds, targets = (table[name].to_numpy() for name in ("row", "fold", "target"))
+        return Predictions(rows, folds, targets, table[answers].to_numpy(dtype=np.float64))
+
+
+def _is_trial(run: Run) -> bool:
+    return bool(run.data.tags.get("level") == "trial")
+
+
+def _listed(runs: Sequence[Run]) -> str:
+    """A line per run, at most ten."""
+    more = [f"  … and {len(runs) - 10} more"] if len(runs) > 10 else []
+    return "\n".join([*map(_line, runs[:10]), *more])
+
+
+def _line(run: Run) -> str:
+    """What tells a run from others of its name."""
+    started = datetime.fromtimestamp(run.info.start_time / 1000)
+    metric = run.data.tags.get("primary", "")
+    score = run.data.metrics.get(f"cv/{metric}")
+    return (
+        f"  {run.info.run_id}  {started:%Y-%m-%d %H:%M}  {run.info.run_name}"
+        f"{'' if score is None else f'  {metric} {score:.4f}'}"
+    )
