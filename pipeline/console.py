@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError, PipelineError, interruption
 from pipeline.ranks import leads
 from pipeline.results import REFIT, Epoch, Interval, RunResult, Status
 from pipeline.settings import Settings, checked, compose_values, explain
@@ -56,17 +56,15 @@ def exit_code(action: Callable[[], object]) -> int:
     """Do it; what goes wrong becomes a message on stderr and a number."""
     try:
         action()
-    except (PipelineError, HydraException) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return _interrupted()
-    except SystemExit as error:
-        # Inside a fit Lightning turns Ctrl-C into SystemExit(1), and SIGTERM into a kind of SystemExit of its own.
-        if isinstance(error.__context__, KeyboardInterrupt) or type(error) is not SystemExit:
+    except BaseException as error:
+        # Inside a fit Lightning turns SIGTERM into a kind of SystemExit of its own.
+        if interruption(error) or (isinstance(error, SystemExit) and type(error) is not SystemExit):
             return _interrupted()
-        raise
-    except Exception:
+        if isinstance(error, (PipelineError, HydraException)):
+            print(error, file=sys.stderr)
+            return 2
+        if not isinstance(error, Exception):
+            raise
         traceback.print_exc()
         return 1
     return 0

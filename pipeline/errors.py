@@ -25,3 +25,14 @@ class DataError(PipelineError):
 
 class StoreError(PipelineError):
     """The tracking store or the study's storage cannot be used."""
+
+
+def interruption(error: BaseException) -> KeyboardInterrupt | None:
+    """The Ctrl-C behind an error, or None: what cleans up after it may raise something else in its place.
+
+    Lightning makes it a SystemExit; Optuna's lock of a journal, interrupted on its way, a RuntimeError.
+    """
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, KeyboardInterrupt):
+        behind = behind.__context__
+    return behind

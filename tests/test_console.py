@@ -52,12 +52,20 @@ def lightning_stops_for_ctrl_c() -> None:
         sys.exit(1)
 
 
+def a_lock_loses_ctrl_c() -> None:
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        raise RuntimeError("Error: did not possess lock")  # noqa: B904  as Optuna does
+
+
 class KilledByScheduler(SystemExit):
     """As Lightning's SIGTERMException: it carries no code, so that Python would end with 0."""
 
 
 @pytest.mark.parametrize(
-    "action", [raising(KeyboardInterrupt()), lightning_stops_for_ctrl_c, raising(KilledByScheduler())]
+    "action",
+    [raising(KeyboardInterrupt()), lightning_stops_for_ctrl_c, a_lock_loses_ctrl_c, raising(KilledByScheduler())],
 )
 def test_an_interruption_is_130(action: Callable[[], None], capsys: pytest.CaptureFixture[str]) -> None:
     assert console.exit_code(action) == 130

@@ -350,6 +350,24 @@ def test_an_interruption_leaves_no_trace_in_what_is_proposed(
     assert proposals(study_of(storage="two.log")) == proposals(study_of(storage="one.log"))
 
 
+def test_an_interruption_is_no_failure_of_the_trial_whose_lock_it_met(conf: Path, stand_in: StandIn) -> None:
+    """Optuna's lock of a journal raises RuntimeError where Ctrl-C meets it, which a trial may meet again and again."""
+
+    def ctrl_c(_: int) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise RuntimeError("Error: did not possess lock")  # noqa: B904  as Optuna does
+
+    stand_in.before = ctrl_c
+    with pytest.raises(KeyboardInterrupt):
+        run(conf, LR, STUDY, "search.n_trials=2")
+    (trial, *others) = study_of().trials
+    assert trial.state is TrialState.WAITING
+    assert "failures" not in trial.user_attrs
+    assert not others or {other.state for other in others} == {TrialState.WAITING}
+
+
 def begun_by_another(host: str, seconds_ago: float = 0.0) -> optuna.Trial:
     """A trial of a call of the search that gave its last sign so many seconds ago."""
     study = study_of()

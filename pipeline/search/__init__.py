@@ -32,14 +32,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, interruption
 from pipeline.search import clusters, pages, samplers, warm_start
 from pipeline.search.closing import Found, conclude
 from pipeline.search.crew import threads_each
@@ -108,17 +108,25 @@ def search(
         flight = Flight(study, storage, job, tracks, session, say)
         say(introduction(study, job, *flight.take_back(), new))
         say(description(space))
-        try:
+        with _ended_by(lambda: say(farewell(study, job, overrides))):
             flight.run()
             in_time = time.time() < job.until
             with session.alone():  # one machine concludes; what the next in line finds is done
                 found = conclude(study, job, data, deliver, say)
-        except (KeyboardInterrupt, SystemExit):  # inside of a fit Lightning makes the one the other
-            say(farewell(study, job, overrides))
-            raise
         _record(found, job, tracks, record, pages.write(study, job, found, overrides, tracks.hint))
     say(summary(study, found, job, overrides, tracks.hint, in_time))
     return found
+
+
+@contextmanager
+def _ended_by(say_farewell: Callable[[], None]) -> Iterator[None]:
+    """Where an interruption ends what is in here, say so."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, SystemExit) or interruption(error):
+            say_farewell()
+        raise
 
 
 def _record(found: Found, job: Job, tracks: Tracks, record: StudyRecord, written: Mapping[str, str]) -> None:

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pipeline import engines
 from pipeline.data import Dataset, load
 from pipeline.engines import Fitted, Key
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, interruption
 from pipeline.folds import Plan, Replica, inner_rows_are_watched, plan
 from pipeline.results import Epoch
 from pipeline.search.orphans import bury
@@ -97,9 +97,8 @@ class Worker:
             self._cut_off(KeyboardInterrupt("the search was stopped"))
         except BaseException as error:
             self._cut_off(error)
-            # Inside of a fit Lightning makes SystemExit(1) of a Ctrl-C.
-            if isinstance(error.__context__, KeyboardInterrupt) and isinstance(error, SystemExit):
-                raise error.__context__ from None
+            if ctrl_c := interruption(error):
+                raise ctrl_c from None
             raise
 
     # ---- what to train
@@ -258,7 +257,10 @@ class Worker:
             give_back(self._study, self._storage, attempt.number)
 
     def _failed(self, attempt: Attempt, error: Exception) -> None:
-        """Tried again, until it has failed often enough. Raises if one reason has ended several trials in a row."""
+        """Tried again, until it has failed often enough. Raises if one reason has ended several trials in a row, or if
+        the reason is a Ctrl-C."""
+        if interruption(error):
+            raise error
         reason = attempt.fail(error)
         if not reason:
             self._give_back(attempt)
@@ -270,6 +272,8 @@ class Worker:
 
     def _take_apart(self, error: Exception) -> None:
         """A stack failed: a lone trial has failed, several are tried one by one, since one of them is to blame."""
+        if interruption(error):
+            raise error
         inside, self._inside = list(self._inside.values()), {}
         if len(inside) == 1:
             self._failed(inside[0], error)
