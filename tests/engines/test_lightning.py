@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import product
 
@@ -268,6 +269,8 @@ def test_a_failure_names_the_layer_the_epoch_and_the_batch() -> None:
     fitted = engines.create(settings).fit(replicas(data, settings, plan(data, settings)), data, nobody)
     scratch = small("optimizer=sgd", "scheduler=none", "optimizer.lr=1e200", "engine=numpy")
     first = engines.create(scratch).fit(replicas(data, scratch, plan(data, scratch)), data, nobody)[0]
-    assert fitted[0].failure == "the output of layer 3 (Linear) became infinite in epoch 1, batch 2"
-    assert first.failure == fitted[0].failure.replace("Linear", "Linear 12 → 9")
+    # Where infinities of both signs meet in a sum, its order in the matrix library decides which of the two comes out.
+    became = r"became (infinite|NaN) in epoch 1, batch 2"
+    assert re.fullmatch(rf"the output of layer 3 \(Linear\) {became}", fitted[0].failure)
+    assert re.fullmatch(rf"the output of layer 3 \(Linear 12 → 9\) {became}", first.failure)
     assert fitted[1].failure == "the loss became nan in epoch 1, batch 2"
