@@ -3,5 +3,12 @@
 works         what is trained
 competitors   who trains it
 rounds        in which order, how often, and on how quiet a machine
-__main__      the options and the table
+speed         the rounds of one work, as plain values
+terminal      a terminal for progress bars that nobody looks at
+commands      what whole commands cost around their training: waiting, memory
+growth        cost against rows, width, depth, folds, trials
+machine       what it ran on
+report        tables as Markdown
+figure        bars and curves
+__main__      the options
 """

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 QUIET = 0.1
 """Cores that others may keep busy, on average over a round."""
@@ -14,9 +15,9 @@ QUIET = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """seconds: of each competitor. foreign: cores kept busy by others meanwhile; None where it cannot be known."""
+    """seconds: of each runner, by its name. foreign: cores that others kept busy; None where it cannot be known."""
 
-    seconds: dict[str, float]
+    seconds: dict[Any, float]
     foreign: float | None
 
     @property
@@ -24,12 +25,12 @@ class Round:
         return self.foreign is not None and self.foreign > QUIET
 
 
-def take(runners: Mapping[str, Callable[[], object]], rounds: int, retries: int) -> list[Round]:
+def take(runners: Mapping[Hashable, Callable[[], object]], rounds: int, retries: int) -> list[Round]:
     """So many rounds. One that was disturbed is repeated up to `retries` times; then the calmest of them stays."""
     return [_calmest(runners, number, retries) for number in range(rounds)]
 
 
-def _calmest(runners: Mapping[str, Callable[[], object]], number: int, retries: int) -> Round:
+def _calmest(runners: Mapping[Hashable, Callable[[], object]], number: int, retries: int) -> Round:
     attempts = []
     for _ in range(1 + retries):
         attempts.append(_round(runners, number))
@@ -38,7 +39,7 @@ def _calmest(runners: Mapping[str, Callable[[], object]], number: int, retries: 
     return min(attempts, key=lambda one: one.foreign or 0.0)
 
 
-def _round(runners: Mapping[str, Callable[[], object]], number: int) -> Round:
+def _round(runners: Mapping[Hashable, Callable[[], object]], number: int) -> Round:
     names = list(runners)
     turn = number % len(names)
     busy, own, started = busy_seconds(), time.process_time(), time.perf_counter()

@@ -11,10 +11,10 @@ from pipeline.data import Dataset, Task
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """networks = trials × folds of a shape, each trained for `epochs` on `rows` rows; the rest of the data scores.
+    """networks = trials × folds of a shape, each trained for `epochs` on `rows` rows; a quarter as many more score it.
 
     data: the option of conf/data whose rows these resemble. shape: of one row, whose numbers are bytes. outputs:
-    logits, 1 for two classes.
+    logits, 1 for two classes. crowds: the (trials, folds) that are measured; the first is one network.
     """
 
     data: str
@@ -24,8 +24,10 @@ class Work:
     batch: int
     rows: int
     epochs: int
+    crowds: tuple[tuple[int, int], ...] = ((1, 1),)
     folds: int = 1
     trials: int = 1
+    accelerator: str = "cpu"
 
     @property
     def networks(self) -> int:
@@ -41,12 +43,28 @@ class Work:
         """Units of every layer, input first."""
         return (int(np.prod(self.shape)), *self.hidden, self.outputs)
 
+    @property
+    def device(self) -> str:
+        """As torch names it."""
+        return "cuda" if self.accelerator == "gpu" else "cpu"
+
+    @property
+    def images(self) -> bool:
+        """Whether rows are pictures, which people load one by one and turn into tensors."""
+        return len(self.shape) > 1
+
     def __str__(self) -> str:
         return f"{'-'.join(map(str, self.sizes))}, batch {self.batch}"
 
+    def of(self, trials: int, folds: int) -> Work:
+        """For so many networks."""
+        return replace(self, trials=trials, folds=folds)
+
     def made_small(self) -> Work:
-        """Two steps each."""
-        return replace(self, rows=2 * self.batch, epochs=1, trials=min(self.trials, 2))
+        """A few steps each, and enough rows to score."""
+        rows = self.batch * max(2, -(-80 // self.batch))
+        crowds = tuple((min(trials, 2), folds) for trials, folds in self.crowds)
+        return replace(self, rows=rows, epochs=1, trials=min(self.trials, 2), crowds=crowds)
 
     def draw(self) -> Dataset:
         """Training rows and a quarter as many more, so that each of five folds trains on `rows`."""
@@ -58,17 +76,22 @@ class Work:
         task: Task = "binary" if classes == 2 else "multiclass"
         return Dataset(self.data, task, inputs, targets, names, (), "")
 
+    def table(self) -> tuple[np.ndarray, np.ndarray]:
+        """All rows as a user would prepare a table: float32, flat, of unit scale; the first `rows` of them train."""
+        data = self.draw()
+        x = data.inputs.reshape(len(data), -1).astype(np.float32)
+        return (x - x.mean()) / x.std(), data.targets
 
-_LARGE = Work("fashion_mnist", (28, 28), (512, 512), 10, batch=128, rows=12_800, epochs=1)
-_DIGITS = Work("digits", (64,), (64,), 10, batch=32, rows=1_280, epochs=10)
-_XOR = Work("xor", (2,), (8,), 1, batch=4, rows=320, epochs=5)
 
-WORKS = (
-    _LARGE,
-    replace(_LARGE, folds=5),
-    *(
-        replace(work, folds=folds, trials=trials)
-        for work in (_DIGITS, _XOR)
-        for folds, trials in ((1, 1), (5, 1), (5, 8))
-    ),
-)
+_STACKS = ((1, 1), (1, 5), (8, 5))
+
+WORKS = {
+    "fashion": Work("fashion_mnist", (28, 28), (512, 512), 10, 128, rows=25_600, epochs=1, crowds=_STACKS[:2]),
+    "digits": Work("digits", (64,), (64,), 10, 32, rows=1_280, epochs=10, crowds=_STACKS),
+    "xor": Work("xor", (2,), (8,), 1, 4, rows=320, epochs=5, crowds=_STACKS),
+}
+
+
+def on_gpu(work: Work) -> Work:
+    """The same there, with a sweep of 20 trials × 5 folds in one stack."""
+    return replace(work, accelerator="gpu", crowds=((1, 1), (1, 5), (20, 5)))

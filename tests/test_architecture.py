@@ -50,7 +50,8 @@ LONGEST_FUNCTION = 60
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SOURCES = sorted((REPOSITORY / "pipeline").rglob("*.py"))
-SCRIPTS = sorted(path for folder in ("scripts", "bench") for path in (REPOSITORY / folder).rglob("*.py"))
+BENCH = sorted((REPOSITORY / "bench").rglob("*.py"))
+SCRIPTS = sorted([*(REPOSITORY / "scripts").rglob("*.py"), *BENCH])
 TESTS = sorted((REPOSITORY / "tests").rglob("*.py"))
 
 
@@ -173,15 +174,21 @@ def distributions_of(paths: Iterable[Path]) -> dict[str, set[str]]:
     packages = {name.split(".")[0] for path in paths for name in imported(path)}
     outside = packages - set(sys.stdlib_module_names) - {"pipeline", "scripts", "bench", "tests"}
     known = metadata.packages_distributions()
-    return {package: {name.lower() for name in known[package]} for package in outside}
+    # What is not installed, such as a library that others are compared with, is known by its own name.
+    return {package: {name.lower() for name in known.get(package, [package])} for package in outside}
 
 
 def test_declared_dependencies_are_those_imported() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = [re.split(r"[^\w-]", text)[0].lower() for text in project["dependencies"]]
-    for_tests = [re.split(r"[^\w-]", text)[0].lower() for text in project["optional-dependencies"]["test"]]
-    used, tested = distributions_of([*SOURCES, *SCRIPTS]), distributions_of(TESTS)
+    for_tests, for_bench = (
+        [re.split(r"[^\w-]", text)[0].lower() for text in project["optional-dependencies"][extra]]
+        for extra in ("test", "bench")
+    )
+    used, tested = distributions_of({*SOURCES, *SCRIPTS} - {*BENCH}), distributions_of(TESTS)
     assert not [package for package, may in used.items() if not may & {*names}], "imported, but not declared"
+    compared = distributions_of(BENCH)
+    assert not [package for package, may in compared.items() if not may & {*names, *for_bench}], "declare it for bench"
     assert not [package for package, may in tested.items() if not may & {*names, *for_tests}], "declare it for tests"
     assert {*names} - set().union(*used.values()) == {
         "cmaes",  # Optuna imports it where search/sampler=cmaes draws

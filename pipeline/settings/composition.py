@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
@@ -82,7 +81,7 @@ def groups(config_name: str = "sweep", config_dir: Path | None = None) -> dict[s
 class Composer:
     """Hydra over one folder and one primary config."""
 
-    def __init__(self, config_name: str, folder: Path, loader: ConfigLoader, search_path: list[str]) -> None:
+    def __init__(self, config_name: str, folder: Path, loader: Any, search_path: list[str]) -> None:
         self.config_name = config_name
         self._folder = folder
         self._loader = loader
@@ -101,7 +100,8 @@ class Composer:
         return self._listed[""]
 
     def _groups_in(self, parent: str) -> Iterator[str]:
-        for name in self._loader.list_groups(parent):
+        # Asked of the files themselves: `list_groups` of the loader copies all that Hydra knows, for every group anew.
+        for name in self._loader.repository.get_group_options(parent, ObjectType.GROUP):
             group = f"{parent}/{name}" if parent else name
             if group != "hydra":
                 yield group

@@ -8,6 +8,7 @@ replicas that are done leave the stack, and others may enter it: each counts its
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -88,7 +89,7 @@ class ReplicaModule(LightningModule):
     def configure_optimizers(self) -> Optimizer:
         """Bind parameters and gradients to the arena, put the data beside them, and build the optimizer over rows."""
         self.arena = Arena(self.network, len(self.active))
-        self._inputs = torch.from_numpy(self.data.inputs).to(self.device)
+        self._inputs = _at_hand(self.data.inputs, self.device)
         self._targets = torch.from_numpy(self.data.targets).to(self.device)
         if self.data.task == "regression":
             self._targets = self._targets.to(self.arena.values)
@@ -196,7 +197,8 @@ class ReplicaModule(LightningModule):
 
     def _gather(self, rows: Tensor) -> Tensor:
         """(R, B) row numbers to (R, B, …) inputs, each replica's normalised by what its own training rows taught."""
-        x = self._inputs.index_select(0, rows.flatten()).view(*rows.shape, *self._inputs.shape[1:])
+        taken = self._inputs.index_select(0, rows.flatten().to(self._inputs.device)).to(self.device)
+        x = taken.view(*rows.shape, *self._inputs.shape[1:])
         # Bytes become floating point in the subtraction, in one pass.
         return torch.sub(x, self._shift).to(self._shift.dtype).mul_(self._inverse_scale)
 
@@ -432,6 +434,14 @@ class DropoutMasks:
         ]
         self._block = torch.from_numpy(np.stack(drawn, axis=1))
         self._start, self._stop = self._stop, self._stop + steps
+
+
+def _at_hand(inputs: np.ndarray, device: torch.device) -> Tensor:
+    """All rows on the device; those of a memory-mapped file stay there, and batches are gathered from the file."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nobody writes
+        rows = torch.from_numpy(inputs)
+    return rows if isinstance(inputs, np.memmap) else rows.to(device)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -1,0 +1,217 @@
+"""What a command costs around its training: the wait for an answer, for the first epoch, for a trial, and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+_EPOCHS = re.compile(rb"\| *([0-9]+)/[0-9]+ epochs")
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """limit: seconds that issue and design allow; None where they name none."""
+
+    what: str
+    limit: float | None
+    measure: Callable[[Path], float]
+
+
+def startup(rounds: int) -> dict[str, Any]:
+    """Each wait in every round, by whole commands as typed, from a warm disk."""
+    with checkout() as folder:
+        seconds: dict[str, list[float]] = {wait.what: [] for wait in WAITS}
+        for _ in range(rounds + 1):  # the first one warms the disk
+            for wait in WAITS:
+                seconds[wait.what].append(round(wait.measure(folder), 4))
+    return {"waits": [{"what": wait.what, "limit": wait.limit, "seconds": seconds[wait.what][1:]} for wait in WAITS]}
+
+
+@contextmanager
+def checkout() -> Iterator[Path]:
+    """A copy of what runs, since a search writes into its own conf/; with the data that is here."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        for part in ("pipeline", "scripts", "conf"):
+            shutil.copytree(REPOSITORY / part, Path(name) / part, ignore=shutil.ignore_patterns("__pycache__"))
+        if (data := REPOSITORY / "data").exists():
+            (Path(name) / "data").symlink_to(data)
+        yield Path(name)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """The copy's own modules, and a tracking store of its own."""
+    own = {"PYTHONPATH": str(folder), "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
+    return {**os.environ, **own}
+
+
+def ran(arguments: Sequence[str], code: int = 0) -> Callable[[Path], float]:
+    """Seconds of a whole command."""
+
+    def run(folder: Path) -> float:
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=folder,
+            env=_environment(folder),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != code:
+            raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr[-2000:]}")
+        return time.perf_counter() - started
+
+    return run
+
+
+def until_first_epoch(arguments: Sequence[str]) -> Callable[[Path], float]:
+    """Seconds until the progress bar on the user's terminal counts an epoch."""
+
+    def run(folder: Path) -> float:
+        reader, writer = pty.openpty()
+        started = time.perf_counter()
+        command = subprocess.Popen(
+            [sys.executable, *arguments], cwd=folder, env=_environment(folder), stdout=writer, stderr=writer
+        )
+        os.close(writer)
+        found, seen = 0.0, b""
+        with contextlib.suppress(OSError):  # what a closed terminal raises
+            while text := os.read(reader, 65536):
+                seen = (seen + text)[-4096:]
+                if not found and any(int(count) for count in _EPOCHS.findall(seen)):
+                    found = time.perf_counter() - started
+        os.close(reader)
+        if command.wait() or not found:
+            raise RuntimeError(f"{' '.join(arguments)} ended with {command.returncode}: {seen.decode()[-2000:]}")
+        return found
+
+    return run
+
+
+_TRIAL = """
+import sys, time
+from pipeline import console, engines
+from pipeline.engines.lightning import LightningEngine
+from pipeline.search import search, worker
+from pipeline.tracking import Tracker
+
+spent = {"whole": 0.0, "outside": 0.0, "fit": 0.0}
+
+def timed(name, call):
+    def run(*arguments):
+        started = time.perf_counter()
+        try:
+            return call(*arguments)
+        finally:
+            spent[name] += time.perf_counter() - started
+    return run
+
+fit, ran = LightningEngine.fit, worker.Worker.run
+
+def fit_timed(self, replicas, data, on_epoch, turn=None):
+    if turn is None:  # the refit
+        return fit(self, replicas, data, on_epoch)
+    return timed("fit", fit)(self, replicas, data, timed("outside", on_epoch), timed("outside", turn))
+
+LightningEngine.fit = fit_timed
+worker.Worker.run = timed("whole", ran)
+search(sys.argv[1:], Tracker, console.deliver)
+print("\\nBEYOND", spent["whole"] - spent["fit"] + spent["outside"])
+"""
+_TRIALS = 32
+
+
+def _beyond_training(folder: Path) -> float:
+    """Seconds per trial that a worker spends outside of training, in a search on digits."""
+    number = len(list(folder.glob("study*")))
+    own = [f"search.storage={folder}/study{number}.log", f"output={folder}/out{number}"]
+    search = ["experiment=digits", f"search.n_trials={_TRIALS}", "search.timeout=null", "trainer.max_epochs=4", *own]
+    done = subprocess.run(
+        [sys.executable, "-c", _TRIAL, *search],
+        cwd=folder,
+        env=_environment(folder),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode or "BEYOND" not in done.stdout:
+        raise RuntimeError(f"the search ended with {done.returncode}: {done.stderr[-2000:]}")
+    return float(done.stdout.split("BEYOND")[1]) / _TRIALS
+
+
+WAITS = (
+    Wait("`train.py --help`", 1.0, ran(["scripts/train.py", "--help"])),
+    Wait("`train.py optimizr.lr=1`, a config error", 1.0, ran(["scripts/train.py", "optimizr.lr=1"], code=2)),
+    Wait(
+        "`train.py experiment=digits` until the first epoch is told",
+        8.0,
+        until_first_epoch(["scripts/train.py", "experiment=digits"]),
+    ),
+    Wait("`train.py experiment=digits`, all of it", None, ran(["scripts/train.py", "experiment=digits"])),
+    Wait("a trial of a search on digits, beyond its training", 0.03, _beyond_training),
+)
+
+
+def memory() -> dict[str, Any]:
+    """Peak memory of a short search with the default network and data, and of training against folds."""
+    short = ["search.n_trials=4", "search.timeout=null", "trainer.max_epochs=2"]
+    with checkout() as folder:
+        sweep = peak_memory(["scripts/sweep.py", *short], folder)
+        folds = {
+            count: peak_memory(["scripts/train.py", "trainer.max_epochs=1", f"validation.folds={count}"], folder)
+            for count in (2, 5, 10, 20)
+        }
+    return {"sweep": sweep, "folds": folds, "parameters": 784 * 512 + 512 + 512 * 512 + 512 + 512 * 10 + 10}
+
+
+def peak_memory(arguments: Sequence[str], folder: Path) -> dict[str, float]:
+    """Most MB of resident memory of the command with all its children, and of the command itself."""
+    import psutil
+
+    tree = alone = 0.0
+    with tempfile.TemporaryFile("w+") as errors:
+        command = subprocess.Popen(
+            [sys.executable, *arguments], cwd=folder, env=_environment(folder), stdout=subprocess.DEVNULL, stderr=errors
+        )
+        process = psutil.Process(command.pid)
+        while command.poll() is None:
+            each = [_resident(one) for one in (process, *_children(process))]
+            tree, alone = max(tree, sum(each)), max(alone, each[0])
+            time.sleep(0.02)
+        errors.seek(0)
+        if command.returncode:
+            raise RuntimeError(f"{' '.join(arguments)} ended with {command.returncode}: {errors.read()[-2000:]}")
+    return {"tree": round(tree / 1e6, 1), "alone": round(alone / 1e6, 1)}
+
+
+def _children(process: Any) -> list[Any]:
+    import psutil
+
+    try:
+        found: list[Any] = process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    return found
+
+
+def _resident(process: Any) -> float:
+    """Bytes; a page that two processes share counts for both."""
+    import psutil
+
+    try:
+        return float(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0.0
