@@ -215,7 +215,9 @@ class ReplicaModule(LightningModule):
     def _find_diverged(self) -> None:
         losses = _array(self._losses)
         self._mean_losses = losses.mean(axis=0)
-        sound = _array(self.arena.values.isfinite().all(dim=1))
+        # A NaN or an infinity is the largest or the smallest of its row; to look at each takes ten times longer.
+        ends = self.arena.values.amin(dim=1), self.arena.values.amax(dim=1)
+        sound = np.isfinite([_array(end) for end in ends]).all(axis=0)
         for row, member in enumerate(self.active):
             bad = np.flatnonzero(~np.isfinite(losses[:, row]))
             if bad.size:

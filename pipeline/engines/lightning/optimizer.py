@@ -1,8 +1,8 @@
 """Any torch optimizer over the rows of an arena.
 
 Replicas of one trial share their arguments and their rate, so each trial is one parameter group, and its only
-parameter is a slice of rows. The optimizer knows nothing of layers: it sees one long vector per replica. Small
-networks are updated all at once where the rule is written in rows.py.
+parameter is a slice of rows. The optimizer knows nothing of layers: it sees one long vector per replica. The rules
+that most people use are written in rows.py, where each row has numbers of its own.
 """
 
 from __future__ import annotations
@@ -25,13 +25,10 @@ from pipeline.folds import Replica
 _FUSED = {"Adam": ("cpu", "cuda", "mps"), "AdamW": ("cpu", "cuda", "mps"), "SGD": ("cpu", "cuda"), "Adagrad": ("cpu",)}
 
 
-_SMALL = 2e6  # numbers of all replicas; beyond, torch's fused kernels read them once where rows.py reads them often
-
-
 def build_optimizer(replicas: Sequence[Replica], rates: Sequence[Rates], arena: Arena) -> Optimizer:
     """One parameter group per run of neighbouring replicas with the same arguments and the same rates."""
     rule = by_rows(replicas[0])
-    if rule is not None and arena.values.numel() < _SMALL:
+    if rule is not None:
         return rule(arena, replicas, rates)
     target = replicas[0].settings.optimizer.resolve()
     arguments = replicas[0].settings.optimizer.arguments

@@ -19,6 +19,10 @@ from torch import Tensor, nn
 
 aten = torch.ops.aten
 
+_IN_PLACE = 2**15
+"""Weights of a layer from which their gradients are written where they belong. There they lie apart, replica from
+replica, so torch multiplies one after another; less than this, and one product of all plus a copy is faster."""
+
 
 class StackedLinear(nn.Module):
     """R linear layers, y = x·Wᵀ + b: weight (R, out, in), bias (R, out).
@@ -43,13 +47,12 @@ class StackedLinear(nn.Module):
 
     def backward(self, dy: Tensor, x: Tensor, _: Tensor, first: bool) -> Tensor:
         """dW = dyᵀ·x, db = Σ dy over the batch, dx = dy·W; of the first layer nobody needs dx."""
-        x = x.to(dy.dtype)
-        if self.grads["weight"].dtype == dy.dtype:
-            torch.bmm(dy.mT, x, out=self.grads["weight"])
-            torch.sum(dy, 1, out=self.grads["bias"])
+        x, weight = x.to(dy.dtype), self.grads["weight"]
+        if weight.dtype == dy.dtype and weight[0].numel() >= _IN_PLACE:
+            torch.bmm(dy.mT, x, out=weight)
         else:
-            self.grads["weight"].copy_(torch.bmm(dy.mT, x))
-            self.grads["bias"].copy_(dy.sum(1, dtype=self.grads["bias"].dtype))
+            weight.copy_(torch.bmm(dy.mT, x))
+        torch.sum(dy, 1, out=self.grads["bias"])
         return dy if first else torch.bmm(dy, self.weight.to(dy.dtype))
 
 
