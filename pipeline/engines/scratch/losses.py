@@ -31,15 +31,18 @@ class Loss(Protocol):
         """(…, classes) probabilities that sum to 1, or the values themselves for regression."""
 
 
-def log_softmax(z: np.ndarray) -> np.ndarray:
-    """z - log Σ eᶻ over the last axis; its derivative is d(log softmax)_i / dz_j = 1[i = j] - softmax_j."""
+def log_softmax(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """log p = z - log Σ eᶻ over the last axis, and p; its derivative is d(log p)_i / dz_j = 1[i = j] - p_j."""
     z = _below_zero(z)
-    z -= np.log(total(np.exp(z)))
-    return z
+    p = np.exp(z)
+    sums = total(p)
+    p /= sums
+    z -= np.log(sums)
+    return z, p
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
-    """eᶻ / Σ eᶻ over the last axis."""
+    """p = eᶻ / Σ eᶻ over the last axis."""
     z = _below_zero(z)
     p = np.exp(z, out=z)
     p /= total(p)
@@ -79,13 +82,13 @@ class CrossEntropy:
         if counted is not None:
             t *= counted[:, :, None]
         t /= self._divisor(targets, counted, z.dtype)
-        self._t, self._log_p = t, log_softmax(z)
-        return -np.einsum("rbc,rbc->r", t, self._log_p)
+        log_p, self._p = log_softmax(z)
+        self._t = t
+        return -np.einsum("rbc,rbc->r", t, log_p)
 
     def backward(self) -> np.ndarray:
         """dL/dz_ic = p_ic Σ_c t_ic - t_ic; for one plain row the well-known p - y."""
-        dz = np.exp(self._log_p)
-        dz *= total(self._t)
+        dz = self._p * total(self._t)
         dz -= self._t
         return dz
 
@@ -123,9 +126,10 @@ class Focal(_ByRow):
 
     def forward(self, z: np.ndarray, targets: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
         """Σ_i s_i l_i."""
-        self._log_softmax, self._y = log_softmax(z), one_hot(targets, z)
+        log_softmaxes, self._softmax = log_softmax(z)
+        self._y = one_hot(targets, z)
         self._s = self._shares(targets, counted, z.dtype)
-        self._log_p = total(self._log_softmax * self._y)[..., 0]
+        self._log_p = total(log_softmaxes * self._y)[..., 0]
         rest = 1 - np.exp(self._log_p)
         # At p = 1 the power in the derivative is infinite for γ < 1, while its product with log p = 0 is 0.
         self._rest = np.maximum(rest, np.finfo(z.dtype).tiny)
@@ -135,7 +139,7 @@ class Focal(_ByRow):
         """dl/dz_c = dl/dlog p · (1[c = y] - softmax_c), dl/dlog p = γ p (1 - p)^(γ-1) log p - (1 - p)^γ."""
         rest, log_p, gamma = self._rest, self._log_p, self._gamma.astype(self._rest.dtype)
         by_log_p = gamma * np.exp(log_p) * rest ** (gamma - 1) * log_p - rest**gamma
-        return (self._s * by_log_p)[:, :, None] * (self._y - np.exp(self._log_softmax))
+        return (self._s * by_log_p)[:, :, None] * (self._y - self._softmax)
 
     def predictions(self, z: np.ndarray) -> np.ndarray:
         """Softmax."""
