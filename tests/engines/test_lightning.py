@@ -249,10 +249,7 @@ def test_restored_weights_are_those_of_the_replica() -> None:
     ],
     ids=" ".join,
 )
-@pytest.mark.parametrize("call", [0, np.inf], ids=["kernels", "columns"])  # what one costs decides
-def test_updating_by_rows_is_torch_s_own_update(
-    apart: tuple[str, ...], call: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_updating_by_rows_is_torch_s_own_update(apart: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     data = three_classes()
     optimizer = apart[0]
     flags = [text for text in apart if "nesterov" in text]
@@ -260,9 +257,8 @@ def test_updating_by_rows_is_torch_s_own_update(
     for trial, overrides in enumerate([apart, (optimizer, *flags, "optimizer.lr=0.02"), (optimizer, *flags)]):
         settings = small(*overrides)
         members += replicas(data, settings, plan(data, settings), trial)
-    monkeypatch.setattr("pipeline.engines.lightning.rows._PER_KERNEL", call)
     by_rows = engines.create(members[0].settings).fit(members, data, nobody)
-    monkeypatch.setattr("pipeline.engines.lightning.optimizer.by_rows", lambda _: None)
+    monkeypatch.setattr("pipeline.engines.lightning.optimizer.by_rows", lambda *_: None)
     for one, other in zip(by_rows, engines.create(members[0].settings).fit(members, data, nobody), strict=True):
         assert_same(one, other)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,29 @@ if TYPE_CHECKING:
     from pipeline.settings import LossSettings
 
 _ON_VALUES = (nn.MSELoss, nn.L1Loss, nn.HuberLoss, nn.SmoothL1Loss)
+
+
+class Shares(NamedTuple):
+    """What a step of cross-entropy is to reach: its loss is Σ less·log p, with p = softmax(z), over rows and classes.
+
+    less: minus the share q of every class in the loss, (outputs, R, B). weight: Σ q over the classes, (R, B), or the
+    same for all rows.
+    """
+
+    less: Tensor
+    weight: Tensor | float
+
+
+class Labels(NamedTuple):
+    """The same for any other loss: the arguments of `Criterion.rows`, and what to multiply each row's loss by."""
+
+    targets: Tensor
+    share: Tensor  # (R, 1), or (1, 1) for all
+    class_weights: Tensor | None
+    smoothing: Tensor | None
+
+
+Goal = Shares | Labels
 
 
 class Criterion:
@@ -60,45 +84,59 @@ class Criterion:
         return (losses if weights is None else losses * weights), weights
 
     @torch.no_grad()
-    def gradient(
+    def goals(
         self,
-        logits: Tensor,
+        like: Tensor,
         targets: Tensor,
         class_weights: Tensor | None,
         smoothing: Tensor | None,
         total: Tensor | float,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Sequence[Goal]:
+        """Of every step what `gradient` needs besides the logits.
+
+        like: of the logits' type. targets: (steps, R, B). total: weight of each whole batch: of each replica
+        (steps, R), or the same for all. Other arguments as for `rows`.
+        """
+        share = (1 / total)[..., None] if isinstance(total, Tensor) else like.new_full((len(targets), 1, 1), 1 / total)
+        if isinstance(self._loss, nn.CrossEntropyLoss):
+            return list(self._shares(like, targets, class_weights, smoothing, share))
+        return [Labels(*pair, class_weights, smoothing) for pair in zip(targets, share, strict=True)]
+
+    def _shares(
+        self, like: Tensor, targets: Tensor, class_weights: Tensor | None, smoothing: Tensor | None, share: Tensor
+    ) -> Iterator[Shares]:
+        """q is the one-hot target; smoothed, (1 - ε)·one-hot + ε/C; weighted, each class of it times its weight."""
+        steps, *batch = targets.shape
+        less = like.new_zeros(steps, self.classes, *batch).scatter_(1, targets[:, None], -1.0)
+        epsilon = self.smoothing if smoothing is None else smoothing
+        if isinstance(epsilon, Tensor) or epsilon > 0:
+            less = less * (1 - epsilon) - epsilon / self.classes
+        if class_weights is not None:
+            less = less * class_weights.T[:, :, None]
+        less = less * share[:, None]
+        weights = list(-less.sum(1)) if class_weights is not None else share[:, 0, 0].tolist()
+        return map(Shares, less.unbind(), weights)
+
+    @torch.no_grad()
+    def gradient(self, logits: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
         """The loss (R,) of every replica, Σ loss / total over its rows, and its gradient by the logits (R, B, outputs).
 
-        total: weight of the whole batch: of each replica (R,), or the same for all. Other arguments as for `rows`.
+        Of the cross-entropy -Σ q·log softmax(z) it is p·Σq - q.
         """
-        share = 1 / total[:, None] if isinstance(total, Tensor) else logits.new_tensor(1 / total)  # (R, 1) or ()
-        if isinstance(self._loss, nn.CrossEntropyLoss):
-            return self._cross_entropy(logits, targets, class_weights, smoothing, share)
+        if isinstance(goal, Shares):
+            log_p = _log_softmax_of_classes(logits.permute(2, 0, 1))
+            losses = (goal.less * log_p).sum((0, 2))
+            p = log_p.exp_()
+            if isinstance(goal.weight, Tensor):
+                gradient = torch.addcmul(goal.less, p, goal.weight)
+            else:
+                gradient = torch.add(goal.less, p, alpha=goal.weight)
+            return losses, gradient.permute(1, 2, 0)
         with torch.enable_grad():
             logits = logits.detach().requires_grad_()
-            losses = (self.rows(logits, targets, class_weights, smoothing)[0] * share).sum(1)
+            rows, _ = self.rows(logits, goal.targets, goal.class_weights, goal.smoothing)
+            losses = (rows * goal.share).sum(1)
             return losses.detach(), torch.autograd.grad(losses.sum(), logits)[0]
-
-    def _cross_entropy(
-        self, logits: Tensor, targets: Tensor, class_weights: Tensor | None, smoothing: Tensor | None, share: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """-Σ q·log p with p = softmax(z), whose gradient by z is p·Σq - q.
-
-        q is the one-hot target; smoothed, (1 - ε)·one-hot + ε/C; weighted, each class of it times its weight.
-        """
-        log_p = _log_softmax(logits)
-        if class_weights is None and smoothing is None and self.smoothing == 0:
-            at = targets[..., None]
-            losses = -(log_p.gather(-1, at)[..., 0] * share).sum(1)
-            gradient = log_p.exp_().scatter_add_(-1, at, logits.new_full((1, 1, 1), -1.0).expand(at.shape))
-            return losses, gradient.mul_(share[..., None])
-        epsilon = self.smoothing if smoothing is None else smoothing[..., None]
-        q = F.one_hot(targets, logits.shape[-1]).to(logits) * (1 - epsilon) + epsilon / logits.shape[-1]
-        if class_weights is not None:
-            q = q * class_weights[:, None]
-        losses = -((q * log_p).sum(-1) * share).sum(1)
-        return losses, (log_p.exp() * q.sum(-1, keepdim=True) - q) * share[..., None]
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """(…, classes) probabilities that sum to 1, or the values themselves for regression."""
@@ -149,6 +187,6 @@ class Criterion:
         return F.one_hot(targets, outputs).to(dtype)
 
 
-def _log_softmax(logits: Tensor) -> Tensor:
-    """Over the last axis. With classes in front torch's kernel runs along rows, ten times faster for ten classes."""
-    return F.log_softmax(logits.permute(2, 0, 1).contiguous(), dim=0).permute(1, 2, 0)
+def _log_softmax_of_classes(logits: Tensor) -> Tensor:
+    """Over the first axis: there torch's kernel runs along rows, on some machines ten times faster for ten classes."""
+    return F.log_softmax(logits.contiguous(), dim=0)

@@ -62,7 +62,7 @@ class _Watched(ReplicaModule):
 
     def _computed(self, step: int) -> Iterator[tuple[str, Tensor]]:
         """In the order of a step: inputs, layer after layer, loss, gradients from the last layer back, weights."""
-        yield "a number of the inputs", self._gather(self._rows[step])
+        yield "a number of the inputs", self._batches.of(step).inputs
         yield from ((f"the output of {label}", self._outputs[label]) for label in self._labels)
         yield "the loss", self._losses[step]
         names = [name.rpartition(".") for name in self.active[0].names]

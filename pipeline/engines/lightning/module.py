@@ -8,7 +8,6 @@ replicas that are done leave the stack, and others may enter it: each counts its
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +23,7 @@ from pipeline.data import Dataset
 from pipeline.engines import Fitted, OnEpoch, Turn
 from pipeline.engines.batches import KeepMasks, batch_size, epoch_rows, steps_per_epoch
 from pipeline.engines.lightning.criterion import Criterion
+from pipeline.engines.lightning.feed import Batch, Batches, Inputs
 from pipeline.engines.lightning.inside import probe_rows, states
 from pipeline.engines.lightning.networks import names_in_a_row, network_for_a_stack
 from pipeline.engines.lightning.optimizer import advance, begin_epoch, begin_step, build_optimizer, regroup
@@ -89,7 +89,7 @@ class ReplicaModule(LightningModule):
     def configure_optimizers(self) -> Optimizer:
         """Bind parameters and gradients to the arena, put the data beside them, and build the optimizer over rows."""
         self.arena = Arena(self.network, len(self.active))
-        self._inputs = _at_hand(self.data.inputs, self.device)
+        self._inputs = Inputs(self.data, [member.replica for member in self.active], self.arena.values)
         self._targets = torch.from_numpy(self.data.targets).to(self.device)
         if self.data.task == "regression":
             self._targets = self._targets.to(self.arena.values)
@@ -124,6 +124,8 @@ class ReplicaModule(LightningModule):
         self._started = time.perf_counter()
         self._losses = torch.zeros(self.steps, len(self.active), device=self.device, dtype=self.arena.values.dtype)
         self._rows = torch.from_numpy(self._order()).to(self.device)
+        numbers = self._rows[0].numel() * (self.data.inputs[0].size + self.criterion.classes)
+        self._batches = Batches(self._rows, numbers, self._prepare)
         self._masks = DropoutMasks(self.active, self.steps, self.network)
         begin_epoch(self._optimizer, [member.epoch for member in self.active])
         if isinstance(self.network, SingleNetwork):
@@ -149,14 +151,12 @@ class ReplicaModule(LightningModule):
 
     def _backward(self, step: int) -> None:
         """Gradients of every replica's mean loss over its batch, clipped, into the arena."""
-        rows, keep = self._rows[step], self._masks.of(step)
-        mine = self._own_part(rows)
-        total = self._weight(rows)  # the whole batch's, so that the sum over processes is the mean over the batch
+        batch, keep = self._batches.of(step), self._masks.of(step)
         if isinstance(self.network, StackedNetwork):
-            mask = None if keep is None else self._own_part(keep.to(self.device)) * self._keep_scale
-            loss, _ = self._by_hand(self.network, mine, mask, total)
+            mask = None if keep is None else self._own_part(keep.to(self.device), 1) * self._keep_scale
+            loss, _ = self._by_hand(self.network, batch, mask)
         else:
-            loss = self._by_autograd(mine, total)
+            loss = self._by_autograd(batch)
         if self._processes > 1:
             self.arena.grads.copy_(self.trainer.strategy.reduce(self.arena.grads, reduce_op="sum"))
             loss = self.trainer.strategy.reduce(loss, reduce_op="sum")
@@ -165,42 +165,46 @@ class ReplicaModule(LightningModule):
             self._gradient_norm = self.arena.grads.norm(dim=1)
         self._clip()
 
-    def _weight(self, rows: Tensor) -> Tensor | float:
-        """Of a batch (R, B): of each replica, or its number of rows."""
+    def _prepare(self, rows: Tensor) -> list[Batch]:
+        """Row numbers (steps, R, B) to this process's share of the batches."""
+        return self._of_rows(self._own_part(rows, 2), self._total(rows))
+
+    def _of_rows(self, rows: Tensor, total: Tensor | float) -> list[Batch]:
+        targets = self._targets[rows]
+        goals = self.criterion.goals(self._losses, targets, self._class_weights, self._smoothing, total)
+        totals = total if isinstance(total, Tensor) else [total] * len(rows)
+        return [Batch(*parts) for parts in zip(self._inputs(rows), targets, totals, goals, strict=True)]
+
+    def _total(self, rows: Tensor) -> Tensor | float:
+        """Weights of batches (steps, R, B): of each and each replica, or their number of rows."""
         weights = self._class_weights
-        return float(rows.shape[1]) if weights is None else weights.gather(1, self._targets[rows]).sum(1)
+        if weights is None:
+            return float(rows.shape[2])
+        return weights.expand(len(rows), *weights.shape).gather(2, self._targets[rows]).sum(2)
 
     @torch.no_grad()
-    def _by_hand(
-        self, network: StackedNetwork, rows: Tensor, mask: Tensor | None, total: Tensor | float
-    ) -> tuple[Tensor, list[Step]]:
+    def _by_hand(self, network: StackedNetwork, batch: Batch, mask: Tensor | None) -> tuple[Tensor, list[Step]]:
         """Layer after layer, forward and back: autograd's bookkeeping costs more than a small network's arithmetic."""
-        logits, steps = network.trace(self._gather(rows), mask)
+        logits, steps = network.trace(batch.inputs, mask)
         full = logits.to(self._losses.dtype)  # where the arithmetic is in half precision, the loss is not
-        targets = self._targets[rows]
-        loss, gradient = self.criterion.gradient(full, targets, self._class_weights, self._smoothing, total)
+        loss, gradient = self.criterion.gradient(full, batch.goal)
         network.backward(gradient.to(logits.dtype), steps)
         return loss, steps
 
-    def _by_autograd(self, rows: Tensor, total: Tensor | float) -> Tensor:
+    def _by_autograd(self, batch: Batch) -> Tensor:
         """Of a network that cannot be stacked."""
-        logits = self.network(self._gather(rows))
-        losses, _ = self.criterion.rows(logits, self._targets[rows], self._class_weights, self._smoothing)
-        loss = losses.sum(1) / total
+        logits = self.network(batch.inputs)
+        losses, _ = self.criterion.rows(logits, batch.targets, self._class_weights, self._smoothing)
+        loss = losses.sum(1) / batch.total
         torch.autograd.backward(loss.sum())
         self.arena.collect()
         return loss.detach()
 
-    def _own_part(self, batch: Tensor) -> Tensor:
-        """This process's share of the rows of a batch (R, B, …); all of them where there is one process."""
-        return batch if self._processes == 1 else batch.tensor_split(self._processes, dim=1)[self.trainer.global_rank]
-
-    def _gather(self, rows: Tensor) -> Tensor:
-        """(R, B) row numbers to (R, B, …) inputs, each replica's normalised by what its own training rows taught."""
-        taken = self._inputs.index_select(0, rows.flatten().to(self._inputs.device)).to(self.device)
-        x = taken.view(*rows.shape, *self._inputs.shape[1:])
-        # Bytes become floating point in the subtraction, in one pass.
-        return torch.sub(x, self._shift).to(self._shift.dtype).mul_(self._inverse_scale)
+    def _own_part(self, batch: Tensor, axis: int) -> Tensor:
+        """This process's share of the rows along an axis; all of them where there is one process."""
+        if self._processes == 1:
+            return batch
+        return batch.tensor_split(self._processes, dim=axis)[self.trainer.global_rank]
 
     def _clip(self) -> None:
         """By norm, and by value: each replica by its own limits, which are infinite where it has none."""
@@ -216,8 +220,8 @@ class ReplicaModule(LightningModule):
         losses = _array(self._losses)
         self._mean_losses = losses.mean(axis=0)
         # A NaN or an infinity is the largest or the smallest of its row; to look at each takes ten times longer.
-        ends = self.arena.values.amin(dim=1), self.arena.values.amax(dim=1)
-        sound = np.isfinite([_array(end) for end in ends]).all(axis=0)
+        smallest, largest = _array(self.arena.values.amin(dim=1)), _array(self.arena.values.amax(dim=1))
+        sound = np.isfinite(smallest) & np.isfinite(largest)
         for row, member in enumerate(self.active):
             bad = np.flatnonzero(~np.isfinite(losses[:, row]))
             if bad.size:
@@ -274,7 +278,8 @@ class ReplicaModule(LightningModule):
         learnt = self.arena.statistics.clone()
         self.network.train()
         with self.trainer.precision_plugin.forward_context():
-            _, steps = self._by_hand(self.network, rows, None, self._weight(rows))
+            (batch,) = self._of_rows(rows[None], self._total(rows[None]))
+            _, steps = self._by_hand(self.network, batch, None)
         self.network.eval()
         self.arena.statistics.copy_(learnt)
         return [layers if asked else () for layers, asked in zip(states(steps), asking, strict=True)]
@@ -320,7 +325,7 @@ class ReplicaModule(LightningModule):
         at_once = max(1, _ROWS_AT_ONCE // len(rows))
         for chunk, use in zip(torch.split(index, at_once, 1), torch.split(valid, at_once, 1), strict=True):
             with self.trainer.precision_plugin.forward_context():
-                logits = self.network(self._gather(chunk))
+                logits = self.network(self._inputs(chunk))
             logits = logits.to(self._losses.dtype)
             loss, weights = self.criterion.rows(logits, self._targets[chunk], self._class_weights, self._smoothing)
             total += (loss * use).sum(1)
@@ -356,6 +361,7 @@ class ReplicaModule(LightningModule):
         replicas = [member.replica for member in entering]
         self.arena.select(staying, [network_for_a_stack(replica, self.data.inputs.shape[1:]) for replica in replicas])
         regroup(self._optimizer, self.arena, staying, replicas, [member.rates for member in entering])
+        self._inputs.follow([member.replica for member in self.active])
         self._per_replica()
 
     def _per_replica(self) -> None:
@@ -365,11 +371,6 @@ class ReplicaModule(LightningModule):
         def stacked(arrays: Sequence[np.ndarray]) -> Tensor:
             return torch.from_numpy(np.stack(arrays)).to(self.arena.values)
 
-        # Against inputs (R, B, …): a scaling covers the last axes of a row, perhaps none.
-        inner = replicas[0].scaling.shift.shape
-        broad = (len(replicas), 1, *[1] * (self.data.inputs.ndim - 1 - len(inner)), *inner)
-        self._shift = stacked([replica.scaling.shift for replica in replicas]).view(broad)
-        self._inverse_scale = 1 / stacked([replica.scaling.scale for replica in replicas]).view(broad)
         weights = [replica.class_weights for replica in replicas if replica.class_weights is not None]
         self._class_weights = stacked(weights) if weights else None
         dropped = [replica.settings.model.dropout for replica in replicas]
@@ -436,14 +437,6 @@ class DropoutMasks:
         ]
         self._block = torch.from_numpy(np.stack(drawn, axis=1))
         self._start, self._stop = self._stop, self._stop + steps
-
-
-def _at_hand(inputs: np.ndarray, device: torch.device) -> Tensor:
-    """All rows on the device; those of a memory-mapped file stay there, and batches are gathered from the file."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nobody writes
-        rows = torch.from_numpy(inputs)
-    return rows if isinstance(inputs, np.memmap) else rows.to(device)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -27,7 +27,7 @@ _FUSED = {"Adam": ("cpu", "cuda", "mps"), "AdamW": ("cpu", "cuda", "mps"), "SGD"
 
 def build_optimizer(replicas: Sequence[Replica], rates: Sequence[Rates], arena: Arena) -> Optimizer:
     """One parameter group per run of neighbouring replicas with the same arguments and the same rates."""
-    rule = by_rows(replicas[0])
+    rule = by_rows(replicas[0], arena)
     if rule is not None:
         return rule(arena, replicas, rates)
     target = replicas[0].settings.optimizer.resolve()

@@ -24,6 +24,11 @@ _IN_PLACE = 2**15
 replica, so torch multiplies one after another; less than this, and one product of all plus a copy is faster."""
 
 
+_WIDTH = 64
+"""Numbers that torch's kernels work on together, at most. What is left over at the end of an array they may round
+otherwise; so no row of a replica may reach there by who stands before it."""
+
+
 class StackedLinear(nn.Module):
     """R linear layers, y = x·Wᵀ + b: weight (R, out, in), bias (R, out).
 
@@ -289,7 +294,8 @@ class Arena:
     """All parameters and statistics of R replicas, a row each.
 
     values, grads: (R, P). statistics: (R, S), running means and variances of batch norm. After `bind`, the network's
-    parameters and buffers are views of these, and so are the gradients of those layers that write them.
+    parameters and buffers are views of these, and so are the gradients of those layers that write them. Rows end with
+    zeros up to a multiple of `_WIDTH`.
     """
 
     def __init__(self, network: StackedNetwork | SingleNetwork, replicas: int) -> None:
@@ -371,14 +377,16 @@ class Arena:
     def _matrix(self, tensors: Sequence[Tensor]) -> Tensor:
         rows = [tensor.detach().reshape(self._replicas, -1) for tensor in tensors]
         like = next(self._network.parameters())
-        return torch.cat(rows, dim=1) if rows else like.new_zeros(self._replicas, 0)
+        size = sum(row.shape[1] for row in rows)
+        return torch.cat([*rows, like.new_zeros(self._replicas, -size % _WIDTH)], dim=1)
 
     def _row_shape(self, tensor: Tensor) -> torch.Size:
         return tensor.shape if isinstance(self._network, SingleNetwork) else tensor.shape[1:]
 
 
 def _cut(row: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
-    parts = torch.split(row, [shape.numel() for shape in shapes]) if shapes else ()
+    sizes = [shape.numel() for shape in shapes]
+    *parts, _ = torch.split(row, [*sizes, len(row) - sum(sizes)])
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
