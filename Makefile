@@ -4,7 +4,7 @@
 #     make sweep ARGS="data=digits optimizer.lr=tag(log,interval(1e-4,1e-1))"
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep train ui dashboard tensorboard compare data doctor bench test check clean
+.PHONY: help sweep train ui study dashboard tensorboard compare data doctor bench test check clean
 
 VENV := .venv
 BIN := $(VENV)/bin/python
@@ -30,6 +30,9 @@ train: $(READY) ## one experiment, k-fold validated, refitted, tested: make trai
 
 ui: $(READY) ## MLflow on 127.0.0.1:5000, opened at the runs table
 	$(run) scripts/ui.py
+
+study: $(READY) ## the studies of searches: list, show, export, enqueue, delete: make study ARGS="show NAME"
+	$(run) scripts/study.py
 
 dashboard: $(READY) ## optuna-dashboard on 127.0.0.1:8080: the studies of searches, live
 	$(run) scripts/dashboard.py

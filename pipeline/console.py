@@ -31,6 +31,7 @@ from pipeline.settings.composition import CONF
 if TYPE_CHECKING:
     import argparse
 
+    from matplotlib.figure import Figure
     from tqdm import tqdm
 
     from pipeline.experiment import Outcome
@@ -87,12 +88,12 @@ def combine(*observers: Observer) -> Observer:
     return observe
 
 
-def deliver(outcome: Outcome) -> Path:
+def deliver(outcome: Outcome) -> dict[str, Figure]:
     """Write what an experiment leaves in its folder: result.json, and after a refit predictions.npz, model/, figures/
-    and report.html."""
+    and report.html. Returns the figures by name, for who shows them elsewhere too."""
     folder = Path(outcome.settings.output)
     if not leads():
-        return folder
+        return {}
     outcome.result.save(folder / "result.json")
     if outcome.test_predictions is not None:
         import numpy as np
@@ -103,11 +104,11 @@ def deliver(outcome: Outcome) -> Path:
         from pipeline.export import save_model
 
         save_model(outcome, folder / "model")
-        _draw(outcome, folder)
-    return folder
+        return _draw(outcome, folder)
+    return {}
 
 
-def _draw(outcome: Outcome, folder: Path) -> None:
+def _draw(outcome: Outcome, folder: Path) -> dict[str, Figure]:
     """The figures, drawn once for the folder and for the report."""
     from pipeline import figures, report
     from pipeline.settings import reproduce_command
@@ -117,6 +118,7 @@ def _draw(outcome: Outcome, folder: Path) -> None:
     figures.save_boundary(outcome, folder / "figures")
     commands = {"Train it again": reproduce_command(outcome.settings), "Look at all runs": "make ui"}
     (folder / "report.html").write_text(report.of_outcome(outcome, drawn, commands), encoding="utf-8")
+    return drawn
 
 
 def summary(result: RunResult, output: str | Path, hint: str = "") -> str:

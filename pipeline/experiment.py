@@ -71,7 +71,7 @@ def scored(
         cv=_summary(folds),
         seconds=seconds,
         data=_facts(data, the_plan),
-        notes=_notes(settings, the_plan),
+        notes=(*_notes(settings, the_plan), *_failures(fitted)),
     )
     return Outcome(settings, data, the_plan, result, networks, fitted)
 
@@ -92,7 +92,8 @@ def finish(outcome: Outcome, observer: Observer | None = None) -> Outcome:
         scores = score(data, the_plan.test, predictions)
         refit = replace(refit, scores=scores, scored_rows=len(the_plan.test))
     seconds = outcome.result.seconds + time.perf_counter() - started
-    result = replace(outcome.result, refit=refit, seconds=seconds)
+    notes = (*outcome.result.notes, *_notes_of_refit(the_plan, final))
+    result = replace(outcome.result, refit=refit, seconds=seconds, notes=notes)
     return replace(outcome, result=result, final_replica=replica, final=final, test_predictions=predictions)
 
 
@@ -160,9 +161,23 @@ def _notes(settings: Settings, the_plan: Plan) -> tuple[str, ...]:
         notes.append(f"Early stopping and plateau schedules watched {rules.inner:.0%} of each fold's training rows.")
     if not len(the_plan.test):
         notes.append("No test rows were kept, so there is no score on rows that nothing was chosen on.")
-    else:
-        notes.append(f"{len(the_plan.test)} test rows were scored once, by the refit.")
     return tuple(notes)
+
+
+def _failures(fitted: Sequence[Fitted]) -> list[str]:
+    """Why networks diverged, and where; folds of one reason in one sentence."""
+    folds: dict[str, list[str]] = {}
+    for one in fitted:
+        if one.failure:
+            folds.setdefault(one.failure, []).append(str(one.key[1]))
+    return [f"Fold{'s' * (len(some) > 1)} {', '.join(some)} diverged: {why}." for why, some in folds.items()]
+
+
+def _notes_of_refit(the_plan: Plan, final: Fitted) -> list[str]:
+    if final.status is not Status.COMPLETED:
+        why = f": {final.failure}" if final.failure else ""
+        return [f"The refit ended as {final.status}{why}. So it was not scored on the test rows."]
+    return [f"{len(the_plan.test)} test rows were scored once, by the refit."] if len(the_plan.test) else []
 
 
 def _nobody(_: Sequence[Epoch]) -> None:

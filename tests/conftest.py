@@ -43,6 +43,31 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path / "checkout"
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tracking database with tables and without experiments. To create one takes seconds, so the workers of
+    pytest-xdist share it."""
+    from filelock import FileLock
+
+    base = tmp_path_factory.getbasetemp()
+    path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "empty_store" / "mlflow.db"
+    path.parent.mkdir(exist_ok=True)
+    with FileLock(f"{path}.made"):
+        if not path.exists():
+            from pipeline.tracking import newest_experiment
+
+            partial = path.with_name("partial.db")
+            assert newest_experiment(f"sqlite:///{partial}") is None
+            partial.rename(path)
+    return path
+
+
+@pytest.fixture
+def ready_store(empty_store: Path, tmp_path: Path) -> Path:
+    """The test's own tracking store has its tables already."""
+    return Path(shutil.copy(empty_store, tmp_path / "mlflow.db"))
+
+
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Relative paths and the default tracking store lead into the test's own folder, never into the checkout."""

@@ -457,10 +457,11 @@ def log(client: Any, experiment: str, run: StoredRun, folder: Path, parent: str 
 
 
 @pytest.fixture(scope="session")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+def filled(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """A database with a few runs, and their ids by name."""
     mlflow = pytest.importorskip("mlflow")
     folder = tmp_path_factory.mktemp("compared")
+    shutil.copy(empty_store, folder / "mlflow.db")
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.create_experiment("insects", (folder / "mlruns").as_uri())
     study = log(

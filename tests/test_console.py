@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -230,7 +231,8 @@ def test_what_is_delivered_can_be_read_again(settings: Settings) -> None:
     import numpy as np
 
     data = SimpleNamespace(targets=np.array([5, 6, 7]))
-    folder = console.deliver(outcome(settings, data=data, test_predictions=np.eye(2)))
+    console.deliver(outcome(settings, data=data, test_predictions=np.eye(2)))
+    folder = Path(settings.output)
     assert RunResult.from_json((folder / "result.json").read_text(encoding="utf-8")) == result()
     with np.load(folder / "predictions.npz") as saved:
         assert saved["rows"].tolist() == [1, 2]
@@ -240,4 +242,5 @@ def test_what_is_delivered_can_be_read_again(settings: Settings) -> None:
 
 def test_helpers_of_another_process_deliver_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert not console.deliver(outcome(settings)).exists()
+    assert not console.deliver(outcome(settings))
+    assert not Path(settings.output).exists()

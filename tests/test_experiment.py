@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -74,12 +75,25 @@ def test_the_refit_trains_as_long_as_the_folds_found_best() -> None:
     assert outcome.result.refit.train_rows == len(outcome.plan.development)
 
 
-def test_a_diverged_fold_leaves_no_score_and_no_refit() -> None:
-    settings = small("optimizer=sgd", "optimizer.lr=1e200", "scheduler=none")
+@pytest.mark.parametrize("engine", ["lightning", "numpy"])
+def test_a_diverged_fold_leaves_no_score_and_no_refit_and_says_where_it_broke(engine: str) -> None:
+    settings = small("optimizer=sgd", "optimizer.lr=1e200", "scheduler=none", f"engine={engine}")
     outcome = experiment.finish(experiment.validate(settings, three_classes()))
     assert outcome.result.status is Status.DIVERGED
     assert outcome.result.cv == {}
     assert outcome.result.refit is None
+    told = " ".join(outcome.result.notes)
+    assert re.search(r"Folds? [0-2].* diverged: .*layer \d.* epoch 1, batch \d", told)
+    assert "scored once" not in told
+
+
+def test_a_refit_that_diverges_is_not_said_to_have_been_scored() -> None:
+    validated = experiment.validate(small(), three_classes())
+    settings = small("optimizer=sgd", "optimizer.lr=1e200", "scheduler=none")
+    refitted = experiment.refit(settings, three_classes(), validated.result).result
+    assert (refitted.test, refitted.refit.status) == ({}, Status.DIVERGED)
+    assert "The refit ended as diverged: " in refitted.notes[-1]
+    assert not any("scored once" in note for note in refitted.notes)
 
 
 def test_pruned_trials_are_recorded_as_such() -> None:
@@ -122,4 +136,5 @@ def test_digits_are_recognised() -> None:
     outcome = experiment.run(small("model.hidden=[64]", "trainer.max_epochs=15", "optimizer.lr=0.005"))
     assert outcome.result.cv["accuracy"].mean > 0.96
     assert outcome.result.test["accuracy"] > 0.95
+    assert outcome.result.notes[-1] == f"{len(outcome.plan.test)} test rows were scored once, by the refit."
     assert outcome.result.cv["accuracy"].low < outcome.result.test["accuracy"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -120,9 +121,9 @@ def test_every_run_in_the_readme_composes(script: str, arguments: list[str]) -> 
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One tracking store for all runs: to create it takes as long as a small run."""
-    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+def store(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One tracking store for all runs."""
+    return f"sqlite:///{shutil.copy(empty_store, tmp_path_factory.mktemp('store') / 'mlflow.db')}"
 
 
 @pytest.mark.slow

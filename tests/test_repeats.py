@@ -128,7 +128,7 @@ def test_in_one_stack_each_seed_scores_what_it_scores_alone_on_the_same_rows(eng
     base = compose([*quick, f"engine={engine}", "output=out"])
     data = load(base.data, base.seed)  # generated from the seed of the search, and of no other
     several = [base.model_copy(update={"seed": seed}) for seed in (1, 2)]
-    found = validate_together(several, data)
+    found = [outcome.result for outcome in validate_together(several, data)]
     for settings, result in zip(several, found, strict=True):
         alone = experiment.validate(settings, data).result
         assert result.cv["loss"].mean == pytest.approx(alone.cv["loss"].mean, rel=1e-9)

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -253,9 +252,9 @@ def test_caveats_hold_the_notes_and_what_the_interval_rests_on(outcome: Outcome)
 
 def test_an_experiment_that_diverged_says_so_and_has_no_score(outcome: Outcome) -> None:
     broken = [replace(fold, status=Status.DIVERGED, scores={}) for fold in outcome.result.folds]
-    result = replace(outcome.result, folds=tuple(broken), cv={}, refit=None)
-    fitted: list[Any] = [SimpleNamespace(key=(0, 1), failure="the loss became NaN in epoch 2")]
-    read = page_of(replace(outcome, result=result, fitted=fitted))
+    notes = ("Fold 1 diverged: the loss became NaN in epoch 2.",)
+    result = replace(outcome.result, folds=tuple(broken), cv={}, refit=None, notes=notes)
+    read = page_of(replace(outcome, result=result))
     assert [card.get("class") for card in read.all("dd")].count("value") == 1
     assert "diverged" in read.sections["Answer"]
     caveats = read.sections["How far to trust it"]

@@ -147,12 +147,15 @@ def training(monkeypatch: pytest.MonkeyPatch) -> StandIn:
 
 @pytest.fixture
 def stand_in(training: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    """Replaces what takes time beside the training as well: Hydra's composition and the study's figures."""
+    """Replaces what takes time beside the training as well: Hydra's composition, figures and pages, and the wait until
+    the disk has what was written."""
     for name in ("compose", "trial.compose_variation"):
         monkeypatch.setattr(f"pipeline.search.{name}", composed_before)
     for module in ("pipeline.search", "pipeline.search.closing"):
         monkeypatch.setattr(f"{module}.groups", known_groups)
     monkeypatch.setattr("pipeline.search.closing.study_figures", lambda *_: {})
+    monkeypatch.setattr("pipeline.search.pages.write", lambda *_: {})
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     return training
 
 
@@ -170,8 +173,12 @@ def composed_before(overrides: Sequence[str], _name: str, _folder: Path) -> Sett
     return Settings.model_validate(tree)
 
 
-@functools.cache
 def known_groups(*_: object) -> dict[str, list[str]]:
+    return groups_of_conf()
+
+
+@functools.cache
+def groups_of_conf() -> dict[str, list[str]]:
     return groups("sweep")
 
 
@@ -214,6 +221,13 @@ class Tracks:
 
     def on_epoch(self, records: Sequence[Epoch]) -> None:
         pass
+
+    def costs(self, costs: dict[str, float], reason: str = "") -> None:
+        self.told.append(("costs", (costs, reason)))
+
+    def repeat(self, outcome: experiment.Outcome, parent: str, number: int, overrides: Sequence[str]) -> None:
+        assert overrides
+        self.told.append(("repeat", (parent, number, outcome.settings.seed)))
 
     def finish(self, _outcome: experiment.Outcome, figures: Any = None, *_more: Any) -> None:
         if figures is not None:
@@ -864,7 +878,14 @@ def test_a_network_beyond_a_limit_is_not_trained_and_does_not_win(
     stand_in.accuracy = by_size
     found = run(conf, *SIZES, "search.constraints.parameters=79")
     assert sorted(settings.model.hidden for settings in stand_in.validated) == [[2], [4]]
-    assert [kind for kind, _ in told].count("trial") == 2
+    assert [kind for kind, _ in told].count("trial") == 4
+    reasons = {costs["parameters"]: reason for kind, (costs, reason) in told if kind == "costs"}
+    assert reasons == {
+        20: "",
+        40: "",
+        80: "parameters 80 where 79 is allowed",
+        160: "parameters 160 where 79 is allowed",
+    }
     status = {trial.params["model.hidden"]: trial.user_attrs["status"] for trial in study_of().trials}
     assert status == {"[2]": "complete", "[4]": "complete", "[8]": "infeasible", "[16]": "infeasible"}
     assert [settings.model.hidden for settings in stand_in.refitted] == [[4]]
@@ -974,7 +995,7 @@ def write_rates(*rates: float) -> None:
 
 
 def test_a_trial_that_was_only_lucky_does_not_win(
-    conf: Path, stand_in: StandIn, capsys: pytest.CaptureFixture[str]
+    conf: Path, stand_in: StandIn, told: list[tuple[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_rates(0.001, 0.05, 0.02, 0.01)
     stand_in.accuracy = by_luck
@@ -985,6 +1006,7 @@ def test_a_trial_that_was_only_lucky_does_not_win(
     assert found.repeated[0].scores == pytest.approx((0.83, 0.84))
     repeats = [(settings.optimizer.lr, settings.seed) for settings in stand_in.validated[4:]]
     assert repeats == [(0.05, 1), (0.05, 2), (0.01, 1), (0.01, 2), (0.02, 1), (0.02, 2)]
+    assert [about[1:] for kind, about in told if kind == "repeat"] == [(1, 1), (1, 2), (3, 1), (3, 2), (2, 1), (2, 2)]
     assert stand_in.stacks[-1] == [0, 1]  # both seeds in one stack
     saved = RunResult.from_json(Path("out/trials/0003/seed_2.json").read_text())
     assert saved.cv["accuracy"].mean == pytest.approx(0.84)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -12,15 +13,17 @@ import pytest
 from pipeline.search import samplers
 from pipeline.search.objectives import COSTS, objectives_of
 from pipeline.search.space import Space, fixed_part, read
+from pipeline.search.study import Identity, connect, open_study
 from pipeline.search.warm_start import load
 from pipeline.settings import Settings, compose, groups, takes
 
 GUIDE = (Path(__file__).resolve().parents[1] / "docs" / "searching.md").read_text(encoding="utf-8")
-COMMANDS = [
-    shlex.split(line)[2:]
+LINES = [
+    shlex.split(line)
     for block in re.findall(r"^```bash\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
     for line in block.splitlines()
 ]
+COMMANDS = [words[2:] for words in LINES if words[1] == "scripts/sweep.py"]
 
 
 def understood(overrides: list[str]) -> tuple[Settings, Space]:
@@ -40,6 +43,23 @@ def test_every_command_is_a_search_that_can_begin(overrides: list[str]) -> None:
     samplers.equip(study, settings, space)
     trial = study.ask()
     compose([*space.fixed, *space.suggest(trial)], "sweep")
+
+
+def test_every_command_that_looks_after_studies_does_so(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a study of the first search of the guide, in their order."""
+    settings, space = understood(COMMANDS[0])
+    storage = connect("studies/journal.log")
+    open_study(storage, "digits", Identity.of(settings, space, "ab12"), space, objectives_of(settings, "multiclass"))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda _question: "y")
+    main = runpy.run_path(str(repository / "scripts" / "study.py"))["main"]
+    others = [words[2:] for words in LINES if words[1] == "scripts/study.py"]
+    assert [arguments[0] for arguments in others] == ["show", "export", "export", "enqueue", "delete"]
+    assert [main(arguments) for arguments in others] == [0] * len(others)
+    assert "Trial 0 is in line" in capsys.readouterr().out
+    assert optuna.get_all_study_names(storage) == []
 
 
 def cells(heading: str) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
-from pipeline import console, experiment
+from pipeline import console, experiment, figures
 from pipeline.data import Dataset, load
 from pipeline.errors import DataError
 from pipeline.folds import plan
@@ -77,7 +78,13 @@ def test_a_bad_value_of_the_space_ends_with_2_and_one_message(checkout: Path) ->
     assert not Path("studies").exists()
 
 
-def test_a_search_on_real_data_leaves_its_tree_in_the_store(tmp_path: Path, repository: Path) -> None:
+@pytest.mark.usefixtures("ready_store")
+def test_a_search_on_real_data_leaves_its_tree_in_the_store_until_it_is_deleted(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn: list[object] = []
+    draw = figures.of_outcome
+    monkeypatch.setattr(figures, "of_outcome", lambda outcome: [drawn.append(outcome), draw(outcome)][1])
     conf = Path(shutil.copytree(repository / "conf", tmp_path / "conf"))
     overrides = [*SMALL, "trainer.max_epochs=3", LR, "activation=relu,tanh", "search.n_trials=3", "output=out"]
     found = search(overrides, Tracker, console.deliver, conf)
@@ -90,8 +97,17 @@ def test_a_search_on_real_data_leaves_its_tree_in_the_store(tmp_path: Path, repo
     assert by_level["final"].data.tags["mlflow.parentRunId"] == by_level["study"].info.run_id
     assert {path.name for path in Path("out").iterdir()} >= {"best.yaml", "figures", "final", "trials"}
     assert Path("out/final/result.json").is_file()
+    assert drawn == [found.outcome]  # once, for the folder, the store and the pages
     ready = compose(["experiment=best_iris", "output=o"], "train", conf)
     assert experiment.run(ready).result.cv["accuracy"] == found.score
+    (name,) = optuna.get_all_study_names(connect("studies/journal.log"))
+    script = runpy.run_path(str(repository / "scripts" / "study.py"))["main"]
+    assert script(["delete", name, "--yes"]) == 0
+    assert f"{len(tree)} runs in sqlite:" in capsys.readouterr().out
+    assert not client.search_runs([tree[0].info.experiment_id])
+    assert not Path("out").exists()
+    assert script([]) == 0
+    assert "No studies yet" in capsys.readouterr().out
 
 
 def test_no_trial_sees_a_test_row(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +133,7 @@ def test_no_trial_sees_a_test_row(tmp_path: Path, repository: Path, monkeypatch:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ready_store")
 def test_two_workers_share_the_trials(checkout: Path) -> None:
     overrides = (
         *SMALL,

@@ -33,25 +33,17 @@ from mlflow.data.schema import TensorDatasetSchema
 from pipeline.data import Dataset
 from pipeline.engines import Fitted
 from pipeline.errors import StoreError
-from pipeline.experiment import Outcome
+from pipeline.experiment import Outcome, _failures
 from pipeline.figures import search_importance
 from pipeline.folds import Plan, Replica, Scaling, Split
 from pipeline.predictions import Predictions
 from pipeline.results import REFIT, Epoch, FoldResult, RunResult, Status
 from pipeline.settings import Settings, TrackingSettings, compose
 from pipeline.statistics import summarize
-from pipeline.tracking import QUESTIONS, Tracker, check, link, newest_experiment, store_uri, tables, writer
+from pipeline.tracking import QUESTIONS, Tracker, check, link, newest_experiment, removal, store_uri, tables, writer
 from pipeline.tracking.store import Address, Store
 
 FOLDS, EPOCHS = 3, 4
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with tables and without experiments: creating one takes seconds."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    assert newest_experiment(f"sqlite:///{path}") is None
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -60,9 +52,9 @@ def base_settings() -> Settings:
 
 
 @pytest.fixture
-def settings(base_settings: Settings, empty_store: Path, tmp_path: Path) -> Settings:
+def settings(base_settings: Settings, ready_store: Path, tmp_path: Path) -> Settings:
     """Settings whose store is ready in this test's folder, where the environment says it is."""
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    del ready_store
     return base_settings.model_copy(update={"output": str(tmp_path / "output")})
 
 
@@ -101,7 +93,8 @@ def outcome_of(settings: Settings, folds: list[FoldResult], refit: bool = False)
     names = folds[0].scores if all(fold.scores for fold in folds) else {}
     cv = {name: summarize([fold.scores[name] for fold in folds], 80, 40) for name in names}
     facts = {"name": "digits", "development_rows": 1090, "test_rows": 30, "fingerprint": "ab12"}
-    result = RunResult("digits", "accuracy", tuple(folds), cv, None, 12.5, facts, ("30 test rows were scored once.",))
+    notes = ("30 test rows were scored once.", *_failures(fitted))
+    result = RunResult("digits", "accuracy", tuple(folds), cv, None, 12.5, facts, notes)
     outcome = Outcome(settings, data, plan, result, replicas, fitted)
     return refitted(outcome) if refit else outcome
 
@@ -326,13 +319,63 @@ def test_long_histories_are_written_whole(settings: Settings, client: Any) -> No
 # How a trial ends -----------------------------------------------------------------------------------------------------
 
 
+def test_a_trial_that_exceeds_a_limit_has_a_run_that_says_so(settings: Settings, client: Any) -> None:
+    tracker = Tracker(settings)
+    trial = {"number": 3, "overrides": ["data=digits"]}
+    with tracker.study("night") as study, tracker.trial(parent=study.run_id, **trial) as run:
+        run.costs({"parameters": 500}, "parameters 500 where 100 is allowed")
+    (refused,) = children(client, study.run_id)
+    assert refused.info.run_id == run.run_id
+    assert (refused.info.status, refused.data.tags["status"]) == ("FINISHED", "infeasible")
+    assert refused.data.tags["level"] == "trial"
+    assert refused.data.tags["mlflow.note.content"] == "Not trained: parameters 500 where 100 is allowed."
+    assert refused.data.metrics == {"parameters": 500}
+    assert refused.data.params["optimizer.lr"] == "0.01"
+
+
+def test_a_trial_with_another_seed_is_a_run_of_the_study_that_no_table_of_trials_holds(
+    settings: Settings, client: Any
+) -> None:
+    tracker, again = Tracker(settings), settings.model_copy(update={"seed": 5})
+    with tracker.study("night") as study:
+        folds = [fold_result(fold) for fold in range(FOLDS)]
+        tracker.repeat(outcome_of(again, folds), study.run_id, 3, ["data=digits", "seed=1"])
+    (repeat,) = children(client, study.run_id)
+    assert (repeat.data.tags["level"], repeat.info.status) == ("repeat", "FINISHED")
+    assert repeat.info.run_name.startswith("trial 03 · ")
+    assert repeat.info.run_name.endswith("seed 5")
+    assert repeat.data.tags["overrides"] == "data=digits seed=5"
+    assert repeat.data.metrics["cv/accuracy"] == pytest.approx(outcome_of(again, folds).result.cv["accuracy"].mean)
+    assert len(children(client, repeat.info.run_id)) == FOLDS
+
+
+def test_a_study_is_removed_with_all_below_it_and_nothing_else(settings: Settings, client: Any, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    tracker = Tracker(settings)
+    for name in ("night", "day"):
+        with tracker.study(name) as study:
+            record(settings, parent=study.run_id)
+    runs = removal.tree(["nowhere", study.run_id], uri)
+    assert (runs[0], len(runs)) == (study.run_id, 1 + 1 + FOLDS)
+    removal.remove(runs, uri)
+    left = client.search_runs([client.get_run(study.run_id).info.experiment_id])
+    assert {run.data.tags.get("study") for run in left if run.data.tags["level"] == "study"} == {"night"}
+    assert len(left) == 1 + 1 + FOLDS
+    assert removal.tree([study.run_id], uri) == []
+
+
+def test_in_a_store_that_is_not_there_nothing_is_found_and_nothing_created(tmp_path: Path) -> None:
+    assert removal.tree(["a run"], f"sqlite:///{tmp_path / 'none.db'}") == []
+    assert not (tmp_path / "none.db").exists()
+
+
 @pytest.mark.parametrize("status", [Status.PRUNED, Status.DIVERGED])
 def test_a_pruned_or_diverged_trial_is_a_recorded_state(settings: Settings, client: Any, status: Status) -> None:
     folds = [fold_result(fold, status=status, scores={}) for fold in range(FOLDS)]
     run = client.get_run(record(settings, folds))
     assert (run.info.status, run.data.tags["status"]) == ("FINISHED", str(status))
     assert not [name for name in run.data.metrics if name.startswith("cv/")]
-    assert ("Fold 0 diverged: loss became NaN" in run.data.tags["mlflow.note.content"]) == (status == "diverged")
+    assert ("Folds 0, 1, 2 diverged: loss became NaN" in run.data.tags["mlflow.note.content"]) == (status == "diverged")
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError("broken"), "FAILED"), (KeyboardInterrupt(), "KILLED")])

@@ -91,7 +91,6 @@ def of_outcome(outcome: Outcome, figures: Mapping[str, Figure], commands: Mappin
     """
     settings, result = outcome.settings, outcome.result
     goal = _metric(result, result.primary)
-    failures = [f"Fold {fitted.key[1]} diverged: {fitted.failure}." for fitted in outcome.fitted if fitted.failure]
     page = Page(
         title=_title(result, goal.name),
         question=f"How well does {network(settings)} do on {_name(result)}?",
@@ -100,7 +99,7 @@ def of_outcome(outcome: Outcome, figures: Mapping[str, Figure], commands: Mappin
         scores=_scores(result, result.test, goal),
         ranking=("Folds", _folds(result, goal)),
         pictures=_pictures({"": figures}),
-        caveats=[*caveats(result, result.test, 1), *failures],
+        caveats=caveats(result, result.test, 1),
         commands=commands,
         settings=_settings(settings),
         footer=_footer(result),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.figures.style import metric_label, plural
 from pipeline.figures.trials import SearchTrial, State, best_of, scored, values
-from pipeline.results import Interval, RunResult, Status
+from pipeline.results import Interval, RunResult
 
 if TYPE_CHECKING:
     from pipeline.report import Study
@@ -88,8 +88,6 @@ def caveats(result: RunResult, test: Mapping[str, float], looks: int) -> list[st
         )
     if not result.cv:
         told.append(f"There is no score over folds, because {_ends(result)}.")
-    if result.refit is not None and result.refit.status is not Status.COMPLETED:
-        told.append(f"The final fit ended as {result.refit.status}, so it was not scored on the test rows.")
     if looks > 1:
         told.append(
             f"Test rows were scored {looks} times, once for each best trial of this study. Whoever goes on because of "

@@ -16,6 +16,8 @@
     flight     the workers are watched, replaced, and called back
     sessions   several calls of one search, on several machines: who lives, who concludes
     orphans    trials whose worker is gone
+    calls      what each call leaves in its study
+    studies    looked after: listed, shown, exported, added to, deleted
     progress   how far it is
     repeats    the best few again with other seeds                             -> Repeated
     closing    the best one: file, refit, test, figures                        -> Found
@@ -35,13 +37,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 
 from pipeline.errors import ConfigError, interruption
 from pipeline.search import clusters, pages, samplers, warm_start
-from pipeline.search.closing import Found, conclude
+from pipeline.search.calls import remember
+from pipeline.search.closing import Deliver, Found, conclude
 from pipeline.search.crew import threads_each
 from pipeline.search.flight import Flight
 from pipeline.search.messages import description, farewell, introduction, summary
@@ -53,23 +56,20 @@ from pipeline.search.trial import Job, StudyRecord, Tracks
 from pipeline.search.worker import dataset
 from pipeline.settings import Settings, compose, groups, takes
 
-if TYPE_CHECKING:
-    from pipeline.experiment import Outcome
-
 __all__ = ["Found", "search"]
 
 
 def search(
     overrides: Sequence[str],
     track: Callable[[Settings], Tracks],
-    deliver: Callable[[Outcome], object],
+    deliver: Deliver,
     config_dir: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Found:
     """Search as the overrides say, refit the best on all development rows, and look at the test rows once.
 
     track: makes the recorder of one trial's settings; sent to worker processes, so it must be picklable.
-    deliver: writes what a finished experiment leaves in its folder (model, predictions).
+    deliver: writes what a finished experiment leaves in its folder (model, predictions); returns the figures in it.
 
     Raises ConfigError before anything is trained if any value of the space does not compose; StoreError if the storage
     cannot be used; PipelineError if trials keep failing or none is complete. Ctrl-C passes on as KeyboardInterrupt,
@@ -84,7 +84,7 @@ def search(
     name = rules.study_name or f"{settings.task_name}-{identity.digest}"
     with alone(rules.storage, name, HOST), ExitStack() as open_run:
         storage = connect(rules.storage)
-        study = open_study(storage, name, identity, [objective.direction for objective in objectives])
+        study = open_study(storage, name, identity, space, objectives)
         samplers.equip(study, settings, space)
         session = open_run.enter_context(Session(study, rules.heartbeat, rules.executor != "local"))
         tracks = track(settings)
@@ -105,6 +105,7 @@ def search(
             threads=None if rules.executor != "local" else threads_each(rules.workers),
             track=track,
         )
+        remember(study, job, overrides)
         flight = Flight(study, storage, job, tracks, session, say)
         say(introduction(study, job, *flight.take_back(), new))
         say(description(space))

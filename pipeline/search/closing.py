@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial
@@ -28,7 +28,28 @@ if TYPE_CHECKING:
     from pipeline.data import Dataset
     from pipeline.experiment import Outcome
 
-_FINAL = "final"
+FINAL = "final"
+"""The folder of the refit, and the study's attribute that remembers it."""
+
+
+Deliver = Callable[["Outcome"], "Mapping[str, Figure] | None"]
+"""Writes what a finished experiment leaves in its folder, and returns the figures that it drew for it."""
+
+
+class Final(TypedDict):
+    """What a study remembers of its last refit. looks: at the test rows, over all calls."""
+
+    trial: int
+    looks: int
+    test: dict[str, float]
+    output: str
+    host: str
+    score: dict[str, Any]
+
+
+def final_of(study: Study) -> Final | None:
+    """The last refit; None before there is one."""
+    return study.user_attrs.get(FINAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +79,7 @@ class Found:
     host: the machine that refitted it. output: folder of the refit, there. ready: the experiment file in conf/, None
     if that is read-only.
     outcome: None where an earlier call had refitted and tested the best already. figures: of the study, by name.
+    of_outcome: figures of the refit, as far as they were drawn.
     """
 
     best: Best
@@ -71,13 +93,14 @@ class Found:
     outcome: Outcome | None
     figures: Mapping[str, Figure]
     repeated: Sequence[repeats.Repeated] = ()
+    of_outcome: Mapping[str, Figure] = field(default_factory=dict)
 
 
 def conclude(
     study: Study,
     job: Job,
     data: Dataset,
-    deliver: Callable[[Outcome], object],
+    deliver: Deliver,
     say: Callable[[str], None],
 ) -> Found:
     """Write down the best, refit it and look at the test rows; what an earlier call refitted stays as it is.
@@ -91,21 +114,21 @@ def conclude(
     drawn = study_figures(study, job.objectives)
     figures.save(drawn, job.output / "figures")
     ready = _write_best(job, best)
-    known: Mapping[str, Any] = study.user_attrs.get(_FINAL, {"trial": None, "looks": 0})
-    metric = objectives.score_of(job.objectives).name
-    if known["trial"] == best.number:
+    known, metric = final_of(study), objectives.score_of(job.objectives).name
+    if known is not None and known["trial"] == best.number:
         score, output = Interval(**known["score"]), Path(known["output"])
-        looks = known["looks"], known["host"]
-        return Found(best, metric, score, known["test"], *looks, output, ready, None, drawn, repeated)
+        before = known["looks"], known["host"]
+        return Found(best, metric, score, known["test"], *before, output, ready, None, drawn, repeated)
     folds = _validated(job, data, best, say)
     say(f"Refitting trial {best.number} on all {folds.data['development_rows']} development rows …")
     outcome = _refit(job, data, best, folds)
-    deliver(outcome)
+    shown = deliver(outcome) or {}
     score, test, output = folds.cv[metric], dict(outcome.result.test), Path(outcome.settings.output)
+    looks = 1 + (known["looks"] if known else 0)
     # So that the next call, here or on another machine, need not refit, nor look at the test rows again.
-    final = {"trial": best.number, "looks": known["looks"] + 1, "test": test, "output": str(output), "host": HOST}
-    study.set_user_attr(_FINAL, {**final, "score": asdict(score)})
-    return Found(best, metric, score, test, known["looks"] + 1, HOST, output, ready, outcome, drawn, repeated)
+    final = Final(trial=best.number, looks=looks, test=test, output=str(output), host=HOST, score=asdict(score))
+    study.set_user_attr(FINAL, final)
+    return Found(best, metric, score, test, looks, HOST, output, ready, outcome, drawn, repeated, shown)
 
 
 def _repeated(study: Study, job: Job, data: Dataset, say: Callable[[str], None]) -> list[repeats.Repeated]:
@@ -114,10 +137,15 @@ def _repeated(study: Study, job: Job, data: Dataset, say: Callable[[str], None])
     def validate(trial: FrozenTrial, seeds: list[int]) -> list[RunResult]:
         listed = ", ".join(map(str, seeds))
         say(f"Training trial {trial.number} again, with seed{'s' * (len(seeds) > 1)} {listed} …")
-        settings = job.compose(trial.user_attrs["overrides"], job.folder(trial.number))
-        return repeats.validate_together([settings.model_copy(update={"seed": seed}) for seed in seeds], data)
+        overrides = trial.user_attrs["overrides"]
+        settings = job.compose(overrides, job.folder(trial.number))
+        several = [settings.model_copy(update={"seed": seed}) for seed in seeds]
+        outcomes = repeats.validate_together(several, data)
+        for outcome in outcomes:
+            tracks.repeat(outcome, job.parent, trial.number, job.typed(overrides))
+        return [outcome.result for outcome in outcomes]
 
-    seeds = repeats.other_seeds(job.settings.seed, job.rules.repeats)
+    tracks, seeds = job.track(job.settings), repeats.other_seeds(job.settings.seed, job.rules.repeats)
     return repeats.choose(study, job.objectives[0], seeds, validate)
 
 
@@ -133,7 +161,7 @@ def _validated(job: Job, data: Dataset, best: Best, say: Callable[[str], None]) 
 
 def _refit(job: Job, data: Dataset, best: Best, folds: RunResult) -> Outcome:
     """Train the best on all development rows and score the test rows."""
-    settings = job.compose(best.overrides, job.output / "final")
+    settings = job.compose(best.overrides, job.output / FINAL)
     outcome = experiment.refit(settings, data, folds)
     outcome.result.save(Path(settings.output) / "result.json")
     return outcome

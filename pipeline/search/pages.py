@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline import figures, report
+from pipeline import report
 from pipeline.results import RunResult
 from pipeline.search import repeats
 from pipeline.search.closing import Found
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 def write(study: Study, job: Job, found: Found, overrides: Sequence[str], hint: str) -> dict[str, str]:
     """Write both into the search's folder; file name -> HTML."""
     page = _page(study, job, found)
-    of_the_final = {} if found.outcome is None else figures.of_outcome(found.outcome)
     pages = {
-        "report.html": report.of_study(page, found.figures, of_the_final, _commands(job, found, overrides, hint)),
+        "report.html": report.of_study(page, found.figures, found.of_outcome, _commands(job, found, overrides, hint)),
         "study.html": report.interactive(page),
     }
     for name, text in pages.items():

@@ -24,6 +24,7 @@ from pipeline.search.objectives import Objective, ranked
 
 if TYPE_CHECKING:
     from pipeline.data import Dataset
+    from pipeline.experiment import Outcome
     from pipeline.results import RunResult
     from pipeline.settings import Settings
 
@@ -81,7 +82,7 @@ def other_seeds(seed: int, count: int) -> list[int]:
     return [(seed + 1 + number) % 2**32 for number in range(count)]
 
 
-def validate_together(several: Sequence[Settings], data: Dataset) -> list[RunResult]:
+def validate_together(several: Sequence[Settings], data: Dataset) -> list[Outcome]:
     """Train settings that differ in nothing but their seed, in one stack; each result also goes to its folder.
 
     The rows are the same ones, whatever the seed: where it generated them, those of the search.
@@ -90,12 +91,12 @@ def validate_together(several: Sequence[Settings], data: Dataset) -> list[RunRes
     parts = [replicas(data, settings, the_plan, number) for number, settings in enumerate(several)]
     fitted = iter(engines.create(several[0]).fit([one for part in parts for one in part], data, lambda _: None))
     seconds = time.perf_counter() - started
-    results = []
+    outcomes = []
     for settings, part in zip(several, parts, strict=True):
         own = [next(fitted) for _ in part]
-        results.append(experiment.scored(settings, data, the_plan, part, own, seconds).result)
-        results[-1].save(Path(settings.output) / f"seed_{settings.seed}.json")
-    return results
+        outcomes.append(experiment.scored(settings, data, the_plan, part, own, seconds))
+        outcomes[-1].result.save(Path(settings.output) / f"seed_{settings.seed}.json")
+    return outcomes
 
 
 def _key(number: int, seed: int) -> str:

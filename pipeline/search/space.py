@@ -24,7 +24,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -190,6 +190,24 @@ class Space:
     def describe(self) -> dict[str, str]:
         """Name -> values in words; equal descriptions are equal spaces."""
         return {dimension.name: str(dimension) for dimension in self.dimensions}
+
+    def as_json(self) -> dict[str, Any]:
+        """For a study to keep."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> Space:
+        """The inverse of `as_json`."""
+        return cls(tuple(map(_kept_dimension, kept["dimensions"])), tuple(kept["fixed"]), kept["listed"])
+
+
+def _kept_dimension(kept: Mapping[str, Any]) -> Dimension:
+    """One that went through JSON, which knows no tuples."""
+    values: Mapping[str, Any] = kept["values"]
+    options = values.get("options")
+    read = Numbers(**values) if options is None else Choices(tuple(options))
+    when = None if kept["when"] is None else (kept["when"][0], tuple(kept["when"][1]))
+    return Dimension(kept["key"], read, when, kept["branch"])
 
 
 def _list(key: str, depth: str, width: str) -> str:

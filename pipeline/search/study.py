@@ -10,6 +10,7 @@ import random
 import re
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,16 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.metrics import Direction
+from pipeline.search.objectives import Objective
+from pipeline.search.space import Space
 
 if TYPE_CHECKING:
-    from pipeline.search.space import Space
     from pipeline.settings import Settings
 
 # Settings that change neither what a trial computes nor how the next one is chosen: a study goes on without asking.
@@ -59,7 +62,7 @@ _FREE = (
     "search.warm_start",
     "search.space",  # the space that is really searched is compared apart
 )
-_IDENTITY = "identity"
+_IDENTITY, _SPACE = "identity", "space"
 _MORE_ATTEMPTS = 4
 # What a database says of two machines that create its tables at the same time: a moment later they are there.
 _CREATED_BY_ANOTHER = ("IntegrityError", "ProgrammingError")
@@ -115,6 +118,11 @@ def absolute(address: str) -> str:
     return address if _is_url(address) else str(Path(address).expanduser().resolve())
 
 
+def exists(address: str) -> bool:
+    """Whether something is there that can be opened; of a server only opening it tells."""
+    return _is_url(address) or Path(absolute(address)).is_file()
+
+
 def connect(address: str) -> BaseStorage:
     """The storage at a journal file's path (folders are made) or at a database URL.
 
@@ -153,6 +161,12 @@ def _cannot_open(address: str, error: Exception) -> StoreError:
     )
 
 
+def lock_of(address: str, name: str, host: str) -> Path:
+    """The file whose lock says that a process of this machine is at work on the study."""
+    folder = Path(tempfile.gettempdir()) if _is_url(address) else Path(absolute(address)).parent
+    return folder / re.sub(r"[^\w.-]", "_", f"{name}.{host}.lock")
+
+
 @contextmanager
 def alone(address: str, name: str, host: str) -> Iterator[None]:
     """Hold the study's lock on this machine: who has it may take running trials of this machine for dead ones.
@@ -161,15 +175,14 @@ def alone(address: str, name: str, host: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    file = re.sub(r"[^\w.-]", "_", f"{name}.{host}.lock")
-    folder = Path(tempfile.gettempdir()) if _is_url(address) else Path(absolute(address)).parent
-    lock = FileLock(folder / file)
+    file = lock_of(address, name, host)
+    lock = FileLock(file)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise StoreError(
-            f"Study {name!r} is being searched by another process of this machine (its lock is {folder / file}). Wait "
+            f"Study {name!r} is being searched by another process of this machine (its lock is {file}). Wait "
             "for it; to run trials side by side, give one call search.workers=2 or more."
         ) from None
     except OSError as error:
@@ -180,14 +193,21 @@ def alone(address: str, name: str, host: str) -> Iterator[None]:
         lock.release()
 
 
-def open_study(storage: BaseStorage, name: str, identity: Identity, directions: Sequence[Direction]) -> Study:
-    """Create the study, or go on with it. directions: of its objectives.
+def open_study(
+    storage: BaseStorage, name: str, identity: Identity, space: Space, objectives: Sequence[Objective]
+) -> Study:
+    """Create the study, or go on with it.
 
     Raises ConfigError if one of this name is a study of something else.
     """
+    directions = [objective.direction for objective in objectives]
     study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
     known = study.user_attrs.get(_IDENTITY)
     if known is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names([objective.name for objective in objectives])
+        study.set_user_attr(_SPACE, space.as_json())
         study.set_user_attr(_IDENTITY, dict(identity.facts))
     elif changed := identity.differences(known):
         listed = "\n".join(f"  - {line}" for line in changed)
@@ -197,6 +217,21 @@ def open_study(storage: BaseStorage, name: str, identity: Identity, directions: 
             "(search.study_name=null names studies by what they search)."
         )
     return study
+
+
+def space_of(study: Study) -> Space | None:
+    """What it searches; None for a study that no search has begun."""
+    known = study.user_attrs.get(_SPACE)
+    return None if known is None else Space.from_json(known)
+
+
+def objectives_of(study: Study) -> list[Objective]:
+    """What it compares, the most important first."""
+    names = study.metric_names or [f"value {place}" for place, _ in enumerate(study.directions)]
+    directions: list[Direction] = [
+        "maximize" if one is StudyDirection.MAXIMIZE else "minimize" for one in study.directions
+    ]
+    return [Objective(*pair) for pair in zip(names, directions, strict=True)]
 
 
 def finished(study: Study) -> list[FrozenTrial]:

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from pipeline.experiment import Outcome
 
 State = Literal["complete", "pruned", "diverged", "failed", "infeasible"]
+TRIALS = "trials"
+"""The folder with a folder for each trial."""
 ATTEMPTS = 3
 """A trial that fails so often, or takes its worker down with it, is recorded as failed."""
 
@@ -54,6 +56,9 @@ class TrialRecord(Protocol):
     def key(self) -> str: ...
 
     def on_epoch(self, records: Sequence[Epoch], /) -> None: ...
+
+    def costs(self, costs: Mapping[str, float], reason: str = "", /) -> None:
+        """What its network costs; reason: why it is not trained, if it is not."""
 
     def finish(self, outcome: Outcome, /) -> None: ...
 
@@ -78,6 +83,9 @@ class Tracks(Protocol):
     ) -> AbstractContextManager[TrialRecord]: ...
 
     def study(self, name: str, description: str) -> AbstractContextManager[StudyRecord]: ...
+
+    def repeat(self, outcome: Outcome, parent: str, number: int, overrides: Sequence[str]) -> None:
+        """A trial once more, with another seed."""
 
     def final(self, outcome: Outcome, parent: str, overrides: Sequence[str]) -> None: ...
 
@@ -150,7 +158,7 @@ class Job:
 
     def folder(self, number: int) -> Path:
         """Where a trial leaves its files."""
-        return self.output / "trials" / f"{number:04d}"
+        return self.output / TRIALS / f"{number:04d}"
 
 
 @dataclass(eq=False)
@@ -209,18 +217,27 @@ class Attempt:
         self._costs = declare(self.trial, measure(asked, engine, self.replicas[0], self.data), limits)
         if keeps(self._costs, limits):
             return True
-        self.trial.set_user_attr("message", excess(self._costs, limits))
+        reason = excess(self._costs, limits)
+        self.trial.set_user_attr("message", reason)
+        self._record_begins()
+        self._record.costs(self._costs, reason)
+        self._open.close()
         self._tell(INFEASIBLE, worst_values(self.job.objectives, self._costs))
         return False
+
+    def _record_begins(self) -> None:
+        tracks = self.job.track(self.settings)
+        record = tracks.trial(parent=self.job.parent, number=self.number, overrides=self.job.typed(self.overrides))
+        self._record = self._open.enter_context(record)
+        self.trial.set_user_attr("run", self._record.key)
 
     def enter(self, boundary: int) -> list[Replica]:
         """Begin to train, and to be recorded."""
         self.trial.set_user_attr("entered", boundary)
         self._started = time.perf_counter()
-        tracks = self.job.track(self.settings)
-        record = tracks.trial(parent=self.job.parent, number=self.number, overrides=self.job.typed(self.overrides))
-        self._record = self._open.enter_context(record)
-        self.trial.set_user_attr("run", self._record.key)
+        self._record_begins()
+        if self._costs:
+            self._record.costs(self._costs)
         return self.replicas
 
     def hear(self, epochs: Sequence[Epoch]) -> Collection[Key]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 from optuna.study import Study
+from optuna.trial import FrozenTrial
 
 from pipeline.errors import ConfigError
 from pipeline.search.space import Dimension, Space, parse
@@ -37,6 +38,22 @@ def load(path: Path, space: Space) -> list[dict[str, Any]]:
         listed = "\n".join(f"  - {problem}" for problem in problems)
         raise ConfigError(f"search.warm_start={path} holds what the search does not:\n{listed}")
     return trials
+
+
+def understood(settings: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    """One trial, as a study holds its values. Raises ConfigError with everything that the space does not hold."""
+    reader = _Reader(space, settings)
+    if reader.problems:
+        listed = "\n".join(f"  - {problem}" for problem in reader.problems)
+        raise ConfigError(f"The trial holds what the search does not:\n{listed}")
+    return reader.values
+
+
+def known(study: Study, values: Mapping[str, Any]) -> FrozenTrial | None:
+    """The trial that was given with these values before."""
+    digest = _digest(values)
+    same = (trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get(_GIVEN) == digest)
+    return next(same, None)
 
 
 def enqueue(study: Study, trials: Sequence[Mapping[str, Any]]) -> int:

@@ -1,4 +1,4 @@
-"""Results -> MLflow, as a tree of runs that carry the tag `level`: study -> trial -> fold, and `final`.
+"""Results -> MLflow, as a tree of runs that carry the tag `level`: study -> trial -> fold, `repeat` and `final`.
 
     with Tracker(settings).trial() as run:
         run.finish(experiment.run(settings, run.on_epoch))
@@ -126,6 +126,19 @@ class Tracker:
         self._writer.later("The runs table stays as it was arranged.", records.arrange)
         self.wait()
 
+    def repeat(self, outcome: Outcome, parent: str, number: int = 0, overrides: Sequence[str] | None = None) -> None:
+        """A run, below the study's run `parent`, for trial `number` once more with the seed of these settings.
+
+        overrides: of that trial, as in `trial`.
+        """
+        settings = outcome.settings
+        kept = None if overrides is None else [text for text in overrides if not text.startswith("seed=")]
+        typed = _typed(settings, None if kept is None else [*kept, f"seed={settings.seed}"])
+        name = f"{trial_name(settings, number)} · seed {settings.seed}"
+        run = TrialRun(self._writer, settings, name, parent, number, typed, level="repeat")
+        with _ending(self._writer, run.key, name):
+            run.finish(outcome)
+
     def final(self, outcome: Outcome, parent: str, overrides: Sequence[str] | None = None) -> None:
         """A run for the refit of a search's best trial, below the study's run `parent`; overrides as in `trial`.
 
@@ -161,6 +174,9 @@ class _NoTracker(Tracker):
     def study(self, *_: Any, **__: Any) -> Iterator[Any]:
         yield _NoRun()
 
+    def repeat(self, *_: Any, **__: Any) -> None:
+        pass
+
     def final(self, *_: Any, **__: Any) -> None:
         pass
 
@@ -175,6 +191,9 @@ class _NoRun:
     run_id = key = ""
 
     def on_epoch(self, records: Sequence[Epoch]) -> None:
+        pass
+
+    def costs(self, *costs: Any) -> None:
         pass
 
     def finish(self, *outcome: Any, **figures: Any) -> None:
@@ -205,7 +224,14 @@ class TrialRun:
     """
 
     def __init__(
-        self, writer: Writer, settings: Settings, name: str, parent: str | None, number: int, overrides: str
+        self,
+        writer: Writer,
+        settings: Settings,
+        name: str,
+        parent: str | None,
+        number: int,
+        overrides: str,
+        level: str = "trial",
     ) -> None:
         self._writer, self._settings, self._number, self._overrides = writer, settings, number, overrides
         self._folds = (settings.validation.folds or 1) * settings.validation.repeats
@@ -215,7 +241,7 @@ class TrialRun:
         self._flushing: Future[Any] | None = None
         self._next_flush = time.monotonic() + _FLUSH_EVERY
         tags = {**_tags(settings), "overrides": overrides}
-        self._start = _start(settings, name, parent, tags)
+        self._start = _start(settings, name, parent, tags, level)
         self.key = self._start.key
         if parent is None:  # nothing is trained that could not be recorded; of a study that much is known
             writer.now(records.start_trial, self._start)
@@ -252,6 +278,11 @@ class TrialRun:
             otherwise = "The curve of this run appears when it ends."
             self._flushing = self._writer.later(otherwise, records.curve, self.key, points)
         self._flushed |= done.keys()
+
+    def costs(self, costs: Mapping[str, float], reason: str = "") -> None:
+        """Record what its network costs, by name; reason: why it is not trained, if it is not."""
+        tags = {"status": "infeasible", "mlflow.note.content": f"Not trained: {reason}."} if reason else {}
+        self._writer.later("It does not say what its network costs.", records.costs, self.key, costs, tags, now())
 
     def finish(self, outcome: Outcome) -> None:
         """Record the outcome with its folds, and the final fit if there was one and no study will record it.
@@ -300,9 +331,9 @@ class StudyRun:
             self._writer.wait()
 
 
-def _start(settings: Settings, name: str, parent: str | None, tags: Mapping[str, str]) -> Start:
+def _start(settings: Settings, name: str, parent: str | None, tags: Mapping[str, str], level: str = "trial") -> Start:
     files = provenance.files(settings)
-    return Start(uuid.uuid4().hex, name, parent, tags, _parameters(settings), files, now())
+    return Start(uuid.uuid4().hex, name, level, parent, tags, _parameters(settings), files, now())
 
 
 def _end(

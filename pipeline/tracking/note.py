@@ -27,7 +27,7 @@ def describe(outcome: Outcome, overrides: str) -> str:
         f"up to {trainer.max_epochs} epochs in batches of {trainer.batch_size}, seed {settings.seed}. "
         f"Status: {result.status}.",
         _table(result),
-        "\n".join(f"- {note}" for note in [*result.notes, *_troubles(outcome)]),
+        "\n".join(f"- {note}" for note in result.notes),
         f"Run it again:\n\n```sh\n{_command(overrides)}\n```",
     ]
     return "\n\n".join(part for part in parts if part)
@@ -85,10 +85,6 @@ def _number(value: float) -> str:
     if not math.isfinite(value):
         return "–"
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3e}"
-
-
-def _troubles(outcome: Outcome) -> list[str]:
-    return [f"Fold {fitted.key[1]} diverged: {fitted.failure}." for fitted in outcome.fitted if fitted.failure]
 
 
 def trial_name(settings: Settings, number: int | None) -> str:

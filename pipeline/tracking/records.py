@@ -30,6 +30,7 @@ class Start:
 
     key: str
     name: str
+    level: str
     parent: str | None
     tags: Mapping[str, str]
     params: Mapping[str, str]
@@ -56,7 +57,7 @@ class End:
 
 def start_trial(store: Store, start: Start) -> None:
     """A run that says what is about to be tried."""
-    store.start(start.key, start.name, "trial", start.parent, start.tags, start.at)
+    store.start(start.key, start.name, start.level, start.parent, start.tags, start.at)
     store.log(start.key, params=start.params)
     store.files(start.key, start.files)
 
@@ -76,6 +77,11 @@ def start_study(store: Store, start: Start, study: str, note: str) -> str:
 def curve(store: Store, run: str, points: Sequence[Point]) -> None:
     """More of a run's epochs."""
     store.grow(run, points)
+
+
+def costs(store: Store, run: str, costs: Mapping[str, float], tags: Mapping[str, str], at: int) -> None:
+    """What a network costs, and why it is not trained."""
+    store.log(run, points_of(costs, at), tags=tags)
 
 
 def trial(store: Store, start: Start, end: End) -> None:

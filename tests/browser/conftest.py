@@ -74,7 +74,7 @@ def store(request: pytest.FixtureRequest, repository: Path, tmp_path_factory: py
     checkout = folder / "checkout"  # a search writes into conf/
     for name in ("pipeline", "scripts", "conf"):
         shutil.copytree(repository / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    uri = f"sqlite:///{shutil.copy(request.getfixturevalue('empty_store'), folder / 'mlflow.db')}"
     space = ["activation=relu,tanh", "optimizer.lr=tag(log,interval(1e-3,1e-1))", "search.n_trials=3"]
     done = subprocess.run(
         [sys.executable, str(checkout / "scripts" / "sweep.py"), *SEARCH, *space, "search/pruner=none"],
