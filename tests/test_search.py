@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,7 @@ import numpy as np
 import optuna
 import pytest
 import yaml
+from optuna.storages import JournalStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -37,6 +39,7 @@ from pipeline.results import Epoch, FoldResult, RunResult, Status
 from pipeline.search import Found, search
 from pipeline.search.best import experiment_file
 from pipeline.search.follow import Follower
+from pipeline.search.journal import Journal
 from pipeline.search.objectives import Objective, declare, worst_values
 from pipeline.search.pictures import search_trials, study_figures
 from pipeline.search.progress import Running, Standing, clock, sentence, standing
@@ -685,6 +688,41 @@ def test_no_trial_starts_after_the_time_limit(
     run(conf, LR, STUDY, "search.n_trials=50", "search.timeout=0.5")
     assert 1 <= len(stand_in.validated) <= 3
     assert "search.n_trials=50" in capsys.readouterr().out.splitlines()[-2]
+
+
+def test_a_trial_costs_a_long_study_no_more_questions_than_a_short_one(
+    conf: Path, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten trials after 300 others ask and tell the storage as often as ten after one, and copy none of them."""
+    del stand_in
+    counted: Counter[str] = Counter()
+
+    def count(kind: type, name: str) -> None:
+        known = getattr(kind, name)
+
+        def counting(self: Any, *arguments: Any, **more: Any) -> Any:
+            if threading.current_thread() is threading.main_thread():  # the bar looks twice a second
+                counted[name] += 1
+                counted["copies"] += more.get("deepcopy", False)
+            return known(self, *arguments, **more)
+
+        monkeypatch.setattr(kind, name, counting)
+
+    count(JournalStorage, "get_all_trials")
+    count(Journal, "append_logs")
+    count(Journal, "read_logs")
+    command = (*SPACE, *EAGER, "search/pruner=none")
+    run(conf, *command, "search.n_trials=4")
+    counts = []
+    for trials in (14, 324):
+        if trials > 14:
+            study_of().add_trials(study_of().trials[:10] * 30)
+        counted.clear()
+        run(conf, *command, f"search.n_trials={trials}")
+        counts.append(dict(counted))
+    assert counts[0] == counts[1]
+    assert counts[0]["copies"] == 0
+    assert counts[0]["append_logs"] > 100
 
 
 # Trials in one stack --------------------------------------------------------------------------------------------------

@@ -153,6 +153,9 @@ def test_an_empty_storage_says_how_to_begin(script: ModuleType, capsys: pytest.C
 def test_one_study_is_shown_with_its_best_what_to_know_and_how_to_go_on(night: Study) -> None:
     final = Final(trial=1, looks=2, test={"accuracy": 0.91}, output="out/final", host=HOST, score={})
     night.set_user_attr(FINAL, final)
+    for trial, score in ((1, 0.8), (0, 0.85)):
+        night.set_user_attr(f"repeat of trial {trial}, seed 1", score)
+        night.set_user_attr(f"repeat of trial {trial}, seed 2", score)
     told = studies.shown(night)
     lines = told.splitlines()
     assert "  optimizer.momentum  0.5 … 0.95, with optimizer=sgd" in lines
@@ -160,6 +163,7 @@ def test_one_study_is_shown_with_its_best_what_to_know_and_how_to_go_on(night: S
     assert [line.split()[:2] for line in ranking[:3]] == [["1", "0.9500"], ["0", "0.9000"], ["2", "0.4000"]]
     assert "Test rows, seen 2 times, last by the refit of trial 1: accuracy 0.9100" in lines
     assert "Failed (2): the rows are damaged" in lines
+    assert "  trial   0  0.8500 ± 0.0000, was 0.9000  <- best" in lines
     assert lines[-1].startswith("More:  python scripts/sweep.py data=xor optimizer=adam,sgd")
     assert lines[-1].endswith("search.n_trials=10")
     assert f"Files: {Path('out').absolute()}" in lines

@@ -7,6 +7,7 @@
     pruners    a test over folds, beside Optuna's pruners
     stopping   when enough has been found
     study      where trials are remembered, and what makes a study this study  -> Optuna's Study
+    journal    the file of studies
     warm_start trials given in a file
     trial      one trial: ask → compose → enter a stack → tell                 -> Attempt
     worker     the trials that train together in one process, and who is next

@@ -8,6 +8,7 @@ as the winner's mean still flatters a little, being the best of a few means.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 FINALISTS = 3
 _KEY = "repeat of trial"
+_NUMBER = re.compile(rf"{_KEY} (\d+), seed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,21 @@ def choose(
         known = study.user_attrs
         scores = tuple(known[_key(trial.number, seed)] for seed in seeds)
         found.append(Repeated(trial.number, trial.values[0], scores))
+    return _ranked(found, objective)
+
+
+def recorded(study: Study, objective: Objective) -> list[Repeated]:
+    """What a study remembers of repeats, the best first."""
+    scores: dict[int, list[float | None]] = {}
+    for key, score in study.user_attrs.items():
+        if number := _NUMBER.match(key):
+            scores.setdefault(int(number[1]), []).append(score)
+    trials = study.get_trials(deepcopy=False)
+    found = [Repeated(number, trials[number].values[0], tuple(own)) for number, own in scores.items()]
+    return _ranked(found, objective)
+
+
+def _ranked(found: Sequence[Repeated], objective: Objective) -> list[Repeated]:
     sign = -1 if objective.direction == "maximize" else 1
     return sorted(found, key=lambda one: (math.isnan(one.mean), 0.0 if math.isnan(one.mean) else sign * one.mean))
 

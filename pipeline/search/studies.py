@@ -20,7 +20,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.errors import ConfigError, StoreError
-from pipeline.search import warm_start
+from pipeline.search import repeats, warm_start
 from pipeline.search.calls import Call, calls
 from pipeline.search.closing import FINAL, Final, final_of
 from pipeline.search.edges import edges
@@ -132,6 +132,8 @@ def shown(study: Study) -> str:
     lines += [] if space is None else [description(space)]
     if best:
         lines += [_heading(best, objectives), table(_leaders(study, best), objectives), *_tested(final_of(study))]
+        if again := repeats.recorded(study, objectives[0]):
+            lines.append(repeats.report(again, objectives[0]))
         lines += [] if space is None else edges(study, space, best[0].params)
     return "\n".join([*lines, *_failures(study), *_further(study)])
 

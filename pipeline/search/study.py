@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.metrics import Direction
+from pipeline.search.journal import Journal
 from pipeline.search.objectives import Objective
 from pipeline.search.space import Space
 
@@ -133,7 +133,7 @@ def connect(address: str) -> BaseStorage:
             return _database(address)
         path = absolute(address)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(path))
+        return JournalStorage(Journal(path))
     except Exception as error:  # every driver has exceptions of its own
         raise _cannot_open(address, error) from error
 

@@ -294,6 +294,7 @@ class Store:
         run_id = self.id_of(run)
         self._client.set_terminated(run_id, status, at)
         self._running.discard(run_id)
+        self._curves.pop(run, None)
 
     def end_all(self) -> None:
         """KILLED: who started them here is gone without a word."""

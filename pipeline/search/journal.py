@@ -1,0 +1,54 @@
+"""The journal file of studies: Optuna's, written so that a kill at any moment leaves it ready for the next process.
+
+Optuna's own backend leaves a lock behind that is waited for half a minute, refuses a file whose last line was cut off
+and something added to it, and waits for the disk after each of the dozen and a half lines of a trial (1 to 6 ms each).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from optuna.storages.journal import JournalFileBackend
+
+_FLUSH_EVERY = 1.0  # seconds of work that a power failure may cost; a killed process loses nothing
+_BLOCK = 4096
+
+
+class Journal(JournalFileBackend):
+    """Lines are added under a lock of the file itself, which ends with the process that holds it."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._path = Path(path)
+        self._flushed = time.monotonic()
+
+    def append_logs(self, logs: Sequence[dict[str, Any]]) -> None:
+        """Add a line for each."""
+        text = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs)
+        with self._path.open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+            file.seek(_end_of_lines(file))
+            file.truncate()
+            file.write(text.encode())
+            file.flush()
+            if time.monotonic() - self._flushed > _FLUSH_EVERY:
+                os.fsync(file.fileno())
+                self._flushed = time.monotonic()
+
+
+def _end_of_lines(file: IO[bytes]) -> int:
+    """Where the last whole line ends: what stands behind it was being written when its process was killed."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - _BLOCK)
+        file.seek(start)
+        if (found := file.read(end - start).rfind(b"\n")) >= 0:
+            return start + found + 1
+        end = start
+    return 0
