@@ -192,6 +192,23 @@ def test_curves_end_where_trials_were_cut_short() -> None:
     assert panel.get_title() == "2 of 6 trials pruned, half of them by epoch 1: 40% of epochs saved"
 
 
+def test_curves_to_point_at_are_as_many_traces_for_a_thousand_trials_as_for_ten() -> None:
+    def curves(count: int) -> Any:
+        made = [
+            replace(trial(n, 0.5 + n / 4000, "pruned" if n % 2 else "complete", depth=n), curve={1: 0.1, 2: n / 4000})
+            for n in range(count)
+        ]
+        return {chart.name: chart.figure for chart in charts_of_study(made, ACCURACY, {})}["search_curves"]
+
+    few, many = curves(10), curves(1000)
+    assert len(few.data) == len(many.data) == 6
+    complete, ends, pruned = many.data[:3]
+    assert (complete.name, complete.x[:6], complete.y[4]) == ("complete", (1, 2, None, 1, 2, None), 2 / 4000)
+    assert (len(ends.x), len(pruned.x)) == (499, 3 * 500)
+    assert "depth = 2" in ends.text[1]
+    assert many.data[-2].name == "trial 998, the best"
+
+
 def test_what_pruning_saved_is_not_told_where_nobody_knows() -> None:
     pruned = [replace(trial(n, 0.3, "pruned"), curve={1: 0.2, 2: 0.3}) for n in range(2)]
     assert curves_title(pruned) == "2 of 2 trials pruned, half of them by epoch 2"

@@ -1,6 +1,6 @@
 """The pictures of a study to point at: the same trials as in `study` and `combinations`, drawn by plotly.
 
-Every point tells its trial, how it ended and all of its settings. Text that comes from settings is escaped: plotly
+The mark of every trial tells how it ended and all of its settings. Text that comes from settings is escaped: plotly
 reads a part of HTML in labels.
 """
 
@@ -142,33 +142,40 @@ def _points(
 
 
 def _curves(trials: Sequence[SearchTrial], goal: Goal) -> Figure:
+    """Two traces for each way to end, however many trials there are: a browser draws thousands of lines in one trace
+    at once, and takes minutes over as many traces."""
     figure = _figure("epoch", _over_folds(goal), height=440)
-    best, seen = best_of(trials, goal), set[State]()
-    for trial in sorted(trials, key=lambda trial: trial is best):
-        if trial.curve:
-            chosen, first = trial is best, trial.state not in seen
-            _curve(figure, trial, chosen=chosen, first=first)
-            seen |= set() if chosen else {trial.state}
+    best = best_of(trials, goal)
+    for state, (colour, symbol) in _LOOKS.items():
+        own = [trial for trial in trials if trial.curve and trial.state == state and trial is not best]
+        _lines(figure, state, own, {"color": colour, "width": 1}, 4 if state == "complete" else 9, symbol)
+    if best is not None and best.curve:
+        _lines(figure, f"trial {best.number}, the best", [best], {"color": ORANGE, "width": 3}, 6, "circle")
     return figure
 
 
-def _curve(figure: Figure, trial: SearchTrial, *, chosen: bool, first: bool) -> None:
-    colour, symbol = _LOOKS[trial.state]
-    epochs = sorted(trial.curve)
-    sizes = [0] * (len(epochs) - 1) + [0 if trial.state == "complete" else 9]
-    figure.add_scatter(
-        x=epochs,
-        y=[trial.curve[epoch] for epoch in epochs],
-        mode="lines+markers",
-        name=f"trial {trial.number}, the best" if chosen else trial.state,
-        legendgroup=f"{trial.number}" if chosen else trial.state,
-        showlegend=chosen or first,
-        line={"color": ORANGE if chosen else colour, "width": 3 if chosen else 1},
-        opacity=1 if chosen else 0.6,
-        marker={"symbol": symbol, "size": sizes, "color": colour, "line": {"width": 1.5, "color": colour}},
-        text=[_told(trial)] * len(epochs),
-        hoverinfo="text+x+y",
-    )
+def _lines(
+    figure: Figure, name: str, trials: Sequence[SearchTrial], line: Mapping[str, Any], size: int, symbol: str
+) -> None:
+    """The curves of trials, with a gap between two of them, and a mark at the end of each that tells its settings."""
+    curves = [sorted(trial.curve.items()) for trial in trials]
+    x = [epoch for curve in curves for epoch in (*(epoch for epoch, _ in curve), None)]
+    y = [score for curve in curves for score in (*(score for _, score in curve), None)]
+    told = [f"trial {trial.number}" for trial in trials for _ in range(len(trial.curve) + 1)]
+    shown = {"name": name, "legendgroup": name, "opacity": 0.6 if len(trials) > 1 else 1}
+    if curves:
+        figure.add_scatter(x=x, y=y, mode="lines", line=line, text=told, hoverinfo="text+x+y", **shown)
+        ends = {"x": [curve[-1][0] for curve in curves], "y": [curve[-1][1] for curve in curves]}
+        marker = {
+            "symbol": symbol,
+            "size": size,
+            "color": line["color"],
+            "line": {"width": 1.5, "color": line["color"]},
+        }
+        text = [_told(trial) for trial in trials]
+        figure.add_scatter(
+            **ends, mode="markers", marker=marker, text=text, hoverinfo="text", showlegend=False, **shown
+        )
 
 
 def _importance(importances: Mapping[str, float]) -> Figure:

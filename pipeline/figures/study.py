@@ -111,9 +111,11 @@ def search_curves(trials: Sequence[SearchTrial], goal: Goal) -> Figure:
     figure, (panel,) = grid(1, 1, PAGE, 4.0)
     best = best_of(trials, goal)
     opacity = min(1.0, max(0.25, 25 / max(len(scored(trials)), 1)))  # hundreds of lines must not be one blot
+    labelled = set[str]()
     for trial in trials:
         if trial.curve:
-            _curve(panel, trial, opacity)
+            _curve(panel, trial, opacity, "" if trial.state in labelled else trial.state)
+            labelled.add(trial.state)
     if best is not None and best.curve:
         label = f"trial {best.number}, the best"
         panel.plot(*_points(best), color=ORANGE, linewidth=2.6, marker=".", zorder=4, label=label)
@@ -126,10 +128,8 @@ def search_curves(trials: Sequence[SearchTrial], goal: Goal) -> Figure:
     return figure
 
 
-def _curve(panel: Axes, trial: SearchTrial, opacity: float) -> None:
+def _curve(panel: Axes, trial: SearchTrial, opacity: float, label: str) -> None:
     epochs, scores = _points(trial)
-    known = panel.get_legend_handles_labels()[1]
-    label = "" if trial.state in known else trial.state
     if trial.state == "complete":
         panel.plot(epochs, scores, color=BLUE, linewidth=1.0, alpha=opacity, zorder=2, label=label)
         return
