@@ -12,6 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from pipeline.errors import StoreError
 from pipeline.search.study import connect
 
 ADDS = """
@@ -49,6 +50,14 @@ def test_a_line_that_was_cut_off_is_dropped_and_nothing_else(torn: str) -> None:
     assert attributes() == {"one": "1"}
     study.set_user_attr("two", "2")
     assert attributes() == study.user_attrs == {"one": "1", "two": "2"}
+
+
+def test_a_line_in_the_middle_that_is_no_journal_s_is_told_with_its_file() -> None:
+    optuna.create_study(storage=connect("j.log"), study_name="s").set_user_attr("one", "1")
+    lines = Path("j.log").read_text().splitlines()
+    Path("j.log").write_text("\n".join([lines[0], "oh", *lines[1:], ""]))
+    with pytest.raises(StoreError, match=r"j[.]log cannot be opened: Expecting value"):
+        connect("j.log")
 
 
 def test_a_file_that_holds_nothing_whole_is_begun_anew() -> None:

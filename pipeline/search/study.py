@@ -131,8 +131,8 @@ def connect(address: str) -> BaseStorage:
     try:
         if _is_url(address):
             return _database(address)
-        path = absolute(address)
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        path = Path(absolute(address))
+        path.parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(Journal(path))
     except Exception as error:  # every driver has exceptions of its own
         raise _cannot_open(address, error) from error
