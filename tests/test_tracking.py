@@ -40,7 +40,18 @@ from pipeline.predictions import Predictions
 from pipeline.results import REFIT, Epoch, FoldResult, RunResult, Status
 from pipeline.settings import Settings, TrackingSettings, compose
 from pipeline.statistics import summarize
-from pipeline.tracking import QUESTIONS, Tracker, check, link, newest_experiment, removal, store_uri, tables, writer
+from pipeline.tracking import (
+    QUESTIONS,
+    Tracker,
+    check,
+    link,
+    newest_experiment,
+    records,
+    removal,
+    store_uri,
+    tables,
+    writer,
+)
 from pipeline.tracking.store import Address, Store
 
 FOLDS, EPOCHS = 3, 4
@@ -314,6 +325,15 @@ def test_numbers_that_are_none_are_left_out(settings: Settings, client: Any) -> 
 def test_long_histories_are_written_whole(settings: Settings, client: Any) -> None:
     run_id = record(settings, [fold_result(fold, history=history(fold, epochs=400)) for fold in range(FOLDS)])
     assert len(curve(client, run_id, "val/accuracy")) == 400
+
+
+def test_what_waits_to_be_recorded_does_not_pile_up(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_MOST_WAITING", 5)
+    to_record = writer.Writer(Address.of(settings))
+    for _ in range(100):
+        to_record.later("", records.id_of, "a run")
+        assert len(writer._process()._waiting) <= 5
+    to_record.wait()
 
 
 # How a trial ends -----------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ Work = Callable[..., Any]
 
 _LOG = logging.getLogger(__name__)
 _HEAD = struct.Struct(">QQ")  # ticket, length of what follows
+_MOST_WAITING = 500  # messages, about a hundred trials; who has more to record waits until the store has caught up
 _LEAVE_AFTER = 30.0  # seconds that the end of the training process waits; the other one goes on without it
 _GONE = "the process that writes to it has ended"
 
@@ -57,12 +58,16 @@ class Writer:
         return str(self._opened.result())
 
     def later(self, otherwise: str, work: Work, *about: Any) -> Future[Any]:
-        """Have it done, without waiting. What fails is a warning; `otherwise` tells what follows from it."""
+        """Have it done, without waiting unless very much is to be done already.
+
+        What fails is a warning; `otherwise` tells what follows from it.
+        """
 
         def tell(answer: Future[Any]) -> None:
             if error := answer.exception():
                 _LOG.warning("The tracking store %s failed: %s. %s", shown(self.uri), error, otherwise)
 
+        _process().make_room()
         answer = _process().send(self._address, work, about)
         answer.add_done_callback(tell)
         return answer
@@ -141,6 +146,12 @@ class _Process:
             self._waiting[ticket] = future
         self._outbox.put((ticket, content))
         return future
+
+    def make_room(self) -> None:
+        """Thousands of small trials are trained faster than they are recorded: all that waited would fill the memory,
+        and the end of a search, or Ctrl-C, would take as long again as the search."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._waiting) < _MOST_WAITING)
 
     def drain(self) -> None:
         with self._changed:
