@@ -88,9 +88,12 @@ def combine(*observers: Observer) -> Observer:
     return observe
 
 
-def deliver(outcome: Outcome) -> dict[str, Figure]:
+def deliver(outcome: Outcome, overrides: Sequence[str] | None = None) -> dict[str, Figure]:
     """Write what an experiment leaves in its folder: result.json, and after a refit predictions.npz, model/, figures/
-    and report.html. Returns the figures by name, for who shows them elsewhere too."""
+    and report.html. Returns the figures by name, for who shows them elsewhere too.
+
+    overrides: as typed to get this outcome, for the report; None works them out, which takes a second.
+    """
     folder = Path(outcome.settings.output)
     if not leads():
         return {}
@@ -104,19 +107,22 @@ def deliver(outcome: Outcome) -> dict[str, Figure]:
         from pipeline.export import save_model
 
         save_model(outcome, folder / "model")
-        return _draw(outcome, folder)
+        return _draw(outcome, folder, overrides)
     return {}
 
 
-def _draw(outcome: Outcome, folder: Path) -> dict[str, Figure]:
+def _draw(outcome: Outcome, folder: Path, overrides: Sequence[str] | None) -> dict[str, Figure]:
     """The figures, drawn once for the folder and for the report."""
     from pipeline import figures, report
     from pipeline.settings import reproduce_command
 
     drawn = figures.of_outcome(outcome)
+    if film := figures.film_of(outcome):
+        drawn["decision_boundary"] = film.strip()
     figures.save(drawn, folder / "figures")
-    figures.save_boundary(outcome, folder / "figures")
-    commands = {"Train it again": reproduce_command(outcome.settings), "Look at all runs": "make ui"}
+    if film:
+        film.save(folder / "figures" / "decision_boundary.gif")
+    commands = {"Train it again": reproduce_command(outcome.settings, overrides), "Look at all runs": "make ui"}
     (folder / "report.html").write_text(report.of_outcome(outcome, drawn, commands), encoding="utf-8")
     return drawn
 

@@ -1,7 +1,7 @@
 """Which of these runs is better, or is it luck? `python scripts/compare.py RUN RUN [RUN…]`; docs/comparing.md explains.
 
 RUN is the id or the name of a trial, or a beginning of either that only one has; or a filter of MLflow's, such as
-"params.optimizer = 'torch.optim.Adam'". Exit codes: 0 done · 2 a run that is unknown, or runs that cannot be compared,
+"params.optimizer = 'adam'". Exit codes: 0 done · 2 a run that is unknown, or runs that cannot be compared,
 told in one message · 130 interrupted · 1 anything else.
 """
 

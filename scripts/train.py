@@ -21,13 +21,15 @@ def train(settings: Settings, overrides: list[str]) -> None:
 
     tracker = tracking.Tracker(settings)
     engines.create(settings)  # torch takes seconds to import, and meanwhile the store is opened
+    from pipeline import export  # noqa: F401 - the same, for an engine that does without torch until the end
+
     events = tracking.event_files(settings)
     with tracker.trial(overrides=overrides) as run, events as write, console.Progress(settings) as progress:
         observer = console.combine(run.on_epoch, write, progress)
         validated = experiment.validate(settings, load(settings.data, settings.seed), observer)
         console.deliver(validated)  # whatever fails later, this result is on disk
         outcome = experiment.finish(validated, observer)
-        console.deliver(outcome)
+        console.deliver(outcome, overrides)
         run.finish(outcome)
     if leads():
         if can_show(outcome) and len(outcome.data) <= _FEW_ROWS:

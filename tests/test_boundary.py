@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipeline import experiment, figures
 from pipeline.boundary import boundary_frames, can_show, chosen_epochs, truth_table
+from pipeline.figures.style import rendered
 from pipeline.settings import compose
 from tests.engines.conformance import small, three_classes
 
@@ -63,23 +64,23 @@ def test_the_picture_has_a_panel_per_frame_and_every_row_in_its_class() -> None:
     outcome = experiment.run(small(*MOONS))
     data = outcome.data
     frames = boundary_frames(outcome, [1, 3, 6], side=20)
-    figure = figures.decision_boundary(frames, data.inputs, data.targets, data.class_names)
+    figure = figures.decision_boundary(
+        frames, figures.Scene("moons", data.inputs, data.targets, data.class_names, data.feature_names)
+    )
     assert [panel.get_title() for panel in figure.axes] == ["after 1 epoch", "after 3 epochs", "after 6 epochs"]
     for number, drawn in enumerate(figure.axes[0].collections[-2:]):
         np.testing.assert_allclose(drawn.get_offsets(), data.inputs[data.targets == number])
 
 
-def test_the_files_are_a_strip_and_an_animation(tmp_path: Path) -> None:
+def test_a_film_is_a_strip_and_an_animation(tmp_path: Path) -> None:
     outcome = experiment.run(small("engine=numpy", *MOONS))
-    strip, animation = figures.save_boundary(outcome, tmp_path)
-    assert (strip.name, animation.name) == ("decision_boundary.png", "decision_boundary.gif")
-    with Image.open(animation) as gif:
+    film = figures.film_of(outcome)
+    assert film is not None
+    with Image.open(film.save(tmp_path / "boundary.gif")) as gif:
         assert gif.n_frames == 6  # every epoch
-    with Image.open(strip) as picture:
-        assert picture.width == 896
+    assert rendered(film.strip()).shape[1] == 896
 
 
-def test_data_of_more_dimensions_leaves_no_file(tmp_path: Path) -> None:
+def test_data_of_more_dimensions_have_none() -> None:
     outcome = experiment.finish(experiment.validate(small("engine=numpy"), three_classes()))
-    assert figures.save_boundary(outcome, tmp_path / "figures") == []
-    assert not (tmp_path / "figures").exists()
+    assert figures.film_of(outcome) is None

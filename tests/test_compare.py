@@ -24,7 +24,7 @@ from pipeline.predictions import Predictions
 from pipeline.results import FoldResult, RunResult, Status
 from pipeline.settings import compose
 from pipeline.statistics import holm, summarize
-from pipeline.tracking import Tracker
+from pipeline.tracking import Tracker, tables
 from pipeline.tracking.reading import StoredRun, read_runs
 from scripts import compare as script
 
@@ -431,8 +431,6 @@ def test_the_nearest_metric_is_offered() -> None:
 
 def log(client: Any, experiment: str, run: StoredRun, folder: Path, parent: str = "") -> str:
     """Record it as the tracker does."""
-    import pandas
-
     tags = {"level": run.level, "status": run.status, "primary": "accuracy", "study": run.study}
     above = {"mlflow.parentRunId": parent} if parent else {}
     run_id = str(client.create_run(experiment, tags={**tags, **above}, run_name=run.name).info.run_id)
@@ -442,16 +440,8 @@ def log(client: Any, experiment: str, run: StoredRun, folder: Path, parent: str 
         client.log_metric(run_id, "cv/accuracy", run.result.cv["accuracy"].mean)
         client.log_text(run_id, run.result.to_json(), "result.json")
     if run.out_of_fold is not None:
-        rows = run.out_of_fold
-        columns = {
-            "row": rows.rows,
-            "fold": rows.folds,
-            "target": rows.targets,
-            "predicted": rows.values.argmax(axis=1),
-        }
-        classes = {f"p_{name}": rows.values[:, at] for at, name in enumerate(("ant", "bee", "cat"))}
-        path = folder / "out_of_fold.parquet"
-        pandas.DataFrame({**columns, **classes}).sample(frac=1, random_state=0).to_parquet(path)
+        path = folder / tables.OUT_OF_FOLD
+        path.write_bytes(tables.out_of_fold(run.out_of_fold, ("ant", "bee", "cat")))
         client.log_artifact(run_id, str(path))
     return run_id
 
@@ -500,7 +490,8 @@ def test_a_run_comes_back_as_it_was_recorded(ids: dict[str, str]) -> None:
     assert run.parameters == GOOD.parameters
     assert run.result == GOOD.result
     for column in Predictions.__slots__:
-        assert np.array_equal(getattr(run.out_of_fold, column), getattr(GOOD.out_of_fold, column))
+        np.testing.assert_allclose(getattr(run.out_of_fold, column), getattr(GOOD.out_of_fold, column), rtol=1e-6)
+    assert np.array_equal(right(run), right(GOOD))
 
 
 def test_the_result_of_another_version_is_none(ids: dict[str, str]) -> None:

@@ -105,7 +105,7 @@ FIGURES: dict[str, Callable[[], Figure | None]] = {
     "worst rows of many features": lambda: figures.worst_samples(answers(3), table(64, ("a", "b", "c"), named=False)),
     "predicted against true": lambda: figures.predicted_against_true(numbers(), numbers(50, seed=1)),
     "residuals": lambda: figures.residuals(numbers(), None),
-    "boundary": lambda: figures.decision_boundary(frames(7), *corners()),
+    "boundary": lambda: figures.decision_boundary(frames(7), corners()),
 }
 
 
@@ -121,8 +121,10 @@ def frames(count: int) -> list[Frame]:
     return [Frame(e + 1, x, y, np.stack([1 - second, second], -1) ** (1 + e)) for e in range(count)]
 
 
-def corners() -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    return np.array([[0, 0], [0, 1], [1, 0], [1, 1.0]]), np.array([0, 1, 1, 0]), ("0", "1")
+def corners() -> figures.Scene:
+    return figures.Scene(
+        "xor", np.array([[0, 0], [0, 1], [1, 0], [1, 1.0]]), np.array([0, 1, 1, 0]), ("0", "1"), ("a", "b")
+    )
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -355,7 +357,7 @@ def test_worst_rows_of_a_table_are_shown_with_their_features() -> None:
     values = [text.get_text() for text in panel.texts if text.get_position()[0] == 0]
     assert values == [f"{value:.4g}" for value in data.inputs[first.row]]
     assert panel.get_xticklabels()[0].get_text().split("\n") == [
-        f"row {first.row}", "", first.predicted, f"{100 * first.probability:.1f} %",
+        f"{first.row}", "", first.predicted, f"{100 * first.probability:.1f} %",
         "", first.true, f"{100 * first.probability_of_true:.1f} %",
     ]  # fmt: skip
 
@@ -401,7 +403,7 @@ def test_residuals_are_predicted_minus_true() -> None:
 
 
 def test_the_animation_shows_every_frame_and_rests_on_the_last(tmp_path: Path) -> None:
-    path = figures.animate_boundary(frames(4), *corners(), path=tmp_path / "new" / "boundary.gif")
+    path = figures.animate_boundary(frames(4), corners(), tmp_path / "new" / "boundary.gif")
     with Image.open(path) as gif:
         assert gif.n_frames == 4
         assert gif.info["loop"] == 0

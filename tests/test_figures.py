@@ -191,9 +191,9 @@ def test_confusions_are_counted_by_true_and_predicted_class() -> None:
     shown = {text.get_position(): text.get_text() for text in panel.texts}
     for true, said in itertools.product(range(3), range(3)):
         share = counts[true][said] / sum(counts[true])
-        assert shown[said, true] == f"{counts[true][said]}\n{share:.1%}"
+        assert shown[said, true] == f"{counts[true][said]}\n{100 * share:.1f} %"
         assert panel.images[0].get_array()[true, said] == pytest.approx(share)
-    assert f"{np.mean(chosen == targets):.2%} correct" in figure.get_suptitle()
+    assert f"{100 * np.mean(chosen == targets):.2f} % correct" in figure.get_suptitle()
 
 
 def test_ten_classes_with_long_names_do_not_overlap() -> None:

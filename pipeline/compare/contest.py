@@ -166,9 +166,13 @@ def _entries(ranked: Sequence[StoredRun], measure: Measure) -> list[Entry]:
 
 
 def _differing(runs: Sequence[StoredRun]) -> list[str]:
-    """Settings that are not the same in all runs; the name of the experiment is none of them."""
+    """Settings that are not the same in all runs; the name of the experiment is none of them.
+
+    Of a component that has a short name its class is left out.
+    """
     names = dict.fromkeys(name for run in runs for name in run.parameters if name != "task_name")
-    return [name for name in names if len({run.parameters.get(name, "null") for run in runs}) > 1]
+    told = [name for name in names if name.removesuffix("._target_") not in names or not name.endswith("._target_")]
+    return [name for name in told if len({run.parameters.get(name, "null") for run in runs}) > 1]
 
 
 def _letters(place: int) -> str:

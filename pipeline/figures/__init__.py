@@ -9,7 +9,7 @@ interactive  of a search, by plotly
 trials       of a search: the record, and what can be counted
 """
 
-from pipeline.figures.boundary import animate_boundary, decision_boundary, save_boundary
+from pipeline.figures.boundary import Scene, animate_boundary, decision_boundary, film_of
 from pipeline.figures.calibration import reliability_diagram
 from pipeline.figures.classes import per_class
 from pipeline.figures.confusion import confusion_matrix
@@ -26,11 +26,13 @@ from pipeline.figures.tables import tables_of
 from pipeline.figures.trials import SearchTrial
 
 __all__ = [
+    "Scene",
     "SearchTrial",
     "animate_boundary",
     "confusion_matrix",
     "decision_boundary",
     "epoch_values",
+    "film_of",
     "fold_curves",
     "fold_scores",
     "inside_the_network",
@@ -45,7 +47,6 @@ __all__ = [
     "reliability_diagram",
     "residuals",
     "save",
-    "save_boundary",
     "search_history",
     "search_importance",
     "search_slices",

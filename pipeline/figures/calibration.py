@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.figures.style import BLUE, GREY, PAGE, VERMILION, Look, grid, heading, styled
+from pipeline.figures.style import BLUE, GREY, PAGE, VERMILION, Look, grid, heading, legend_below, styled
 from pipeline.metrics import Calibration, calibration
 from pipeline.predictions import Predictions
 
@@ -23,7 +23,7 @@ def reliability_diagram(validation: Predictions | None, test: Predictions | None
 
     Vertical lines are 95 % intervals (Wilson) of the accuracy in a bin; a pale point stands for fewer than 10 rows.
     """
-    figure, (above, below) = grid(2, 1, PAGE, 2.7, sharex=True, height_ratios=[3, 1])
+    figure, (above, below) = grid(2, 1, PAGE, 3, sharex=True, height_ratios=[3, 1])
     for name, part, colour, marker in (("validation", validation, BLUE, "o"), ("test", test, VERMILION, "D")):
         if part is not None:
             bins = calibration(part.targets, part.values)
@@ -35,9 +35,9 @@ def reliability_diagram(validation: Predictions | None, test: Predictions | None
             above.set_xlim(1 / classes - 0.03, 1.03)
     above.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2, label="perfectly calibrated")
     above.set(ylim=(-0.03, 1.03), ylabel="share that is right")
-    above.legend(loc="best")
     below.set_yscale("log")
     below.set(xlabel="confidence (probability of the most probable class)", ylabel="rows")
+    legend_below(figure, above, 1)
     heading(figure, title)
     return figure
 

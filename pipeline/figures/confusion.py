@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.figures.style import IN_CELL, PAGE, grid, heading, plural, short_names, styled
+from pipeline.figures.style import IN_CELL, PAGE, Look, grid, heading, ink_on, percent, plural, short_names, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,8 +44,8 @@ def confusion_matrix(
     for panel, texts in zip(axes, written, strict=True):
         _matrix(panel, rates, texts, names)
     figure.colorbar(axes[0].images[0], ax=axes, label="share of the true class's rows", shrink=0.7, aspect=30)
-    accuracy = np.trace(counts) / max(counts.sum(), 1)
-    heading(figure, f"{title}: {plural(int(counts.sum()), 'row')}, {accuracy:.2%} correct", _commonest(counts, names))
+    right = percent(np.trace(counts) / max(counts.sum(), 1), 2)
+    heading(figure, f"{title}: {plural(int(counts.sum()), 'row')}, {right} correct", _commonest(counts, names))
     return figure
 
 
@@ -57,13 +57,14 @@ def confusions(targets: np.ndarray, chosen: np.ndarray, classes: int) -> tuple[n
 
 
 def _matrix(panel: Axes, rates: np.ndarray, texts: Sequence[Sequence[str]], names: Sequence[str]) -> None:
-    panel.imshow(rates, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    image = panel.imshow(rates, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    colours = image.to_rgba(rates)
     panel.grid(visible=False)
     size = 8 if len(rates) > 6 else 10
     for row, line in enumerate(texts):
         for column, text in enumerate(line):
-            colour = "white" if rates[row, column] > 0.5 else "#222222"
-            panel.text(column, row, text, color=colour, fontsize=size, linespacing=1.2, **IN_CELL)
+            look: Look = {"color": ink_on(colours[row, column]), "fontsize": size, "linespacing": 1.2, **IN_CELL}
+            panel.text(column, row, text, **look)
     tilted = sum(map(len, names)) > 60 or len(names) > _BOTH_IN_A_CELL
     small = 7 if len(names) > _NUMBERS else 9
     ticks = range(len(names))
@@ -76,9 +77,7 @@ def _matrix(panel: Axes, rates: np.ndarray, texts: Sequence[Sequence[str]], name
 
 def _both(count: int, rate: float) -> str:
     """Count over rate; an empty cell stays empty, so that the others stand out."""
-    if not count:
-        return ""
-    return f"{count}\n{rate:.1%}" if rate >= 0.0005 else f"{count}\n<0.1%"
+    return f"{count}\n{percent(rate)}" if count else ""
 
 
 def _texts(values: np.ndarray, form: str) -> list[list[str]]:

@@ -20,6 +20,7 @@ from pipeline.figures.style import (
     metric_label,
     name_axes,
     styled,
+    up_to_one,
     whole_numbers,
 )
 from pipeline.results import Epoch, FoldResult, RunResult, Status
@@ -75,6 +76,7 @@ def learning_curves(result: RunResult) -> Figure:
         _bands(axes[1], {"validation": (followed, BLUE)}, curves)
         _kept(axes[1], result.folds, followed)
         name_axes(axes[1], label[0].upper() + label[1:], "epoch", label)
+        up_to_one(axes[1], followed.removeprefix("val/"))
     for panel in axes:
         whole_numbers(panel)
     legend_below(figure, axes[0], 4)

@@ -30,14 +30,16 @@ def of_outcome(outcome: Outcome, training: Mapping[int, Mapping[str, float]] | N
 
     training: what `training_scores` returned, if the caller has it already. An outcome continued from a saved result
     shows the final network on the test rows only. What looks at single classes and rows is drawn of validation rows
-    where there are any, so that nobody need look at test rows to improve the network.
+    where there are any, so that nobody need look at test rows to improve the network. Left out is what there is
+    nothing to see in: the scores of a single fold, and overfitting where all rows taught the network.
     """
     validation, test = out_of_fold(outcome), of_test(outcome)
-    figures = {
-        "learning_curves": learning_curves(outcome.result),
-        "fold_scores": fold_scores(outcome.result),
-        "overfitting": overfitting(outcome.result, training_scores(outcome) if training is None else training),
-    }
+    figures = {"learning_curves": learning_curves(outcome.result)}
+    if len(outcome.result.folds) > 1:
+        figures["fold_scores"] = fold_scores(outcome.result)
+    if test is not None or outcome.settings.validation.method != "resubstitution":
+        taught = training_scores(outcome) if training is None else training
+        figures["overfitting"] = overfitting(outcome.result, taught)
     if inside := inside_the_network(outcome.result):
         figures["inside_the_network"] = inside
     if validation is None and test is None:

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.figures.style import IN_CELL, PAGE, VERMILION, Look, grid, heading, short, short_names, styled
+from pipeline.figures.style import (
+    IN_CELL,
+    PAGE,
+    VERMILION,
+    Look,
+    grid,
+    heading,
+    ink_on,
+    percent,
+    short,
+    short_names,
+    styled,
+)
 from pipeline.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -82,8 +94,8 @@ def _pictures(worst: list[Mistake], data: Dataset, title: str) -> Figure:
     for panel, mistake, image in zip(axes, worst, images, strict=False):
         panel.imshow(image, cmap="gray", vmin=darkest, vmax=brightest)
         panel.set(xticks=[], yticks=[])
-        panel.set_title(f"{short(mistake.predicted, 12)}: {_percent(mistake.probability)}", fontsize=9, color=VERMILION)
-        panel.set_xlabel(f"{short(mistake.true, 12)}: {_percent(mistake.probability_of_true)}", fontsize=9)
+        panel.set_title(f"{short(mistake.predicted, 12)}: {percent(mistake.probability)}", fontsize=9, color=VERMILION)
+        panel.set_xlabel(f"{short(mistake.true, 12)}: {percent(mistake.probability_of_true)}", fontsize=9)
         panel.text(0.02, 0.02, f"row {mistake.row}", transform=panel.transAxes, fontsize=7, color="white", **_BOX)
     for panel in axes[len(worst) :]:
         panel.remove()
@@ -104,12 +116,6 @@ def _picture(row: np.ndarray) -> np.ndarray:
     return np.moveaxis(shifted, 0, -1)
 
 
-def _percent(probability: float) -> str:
-    if 0 < probability < 0.001:
-        return "<0.1 %"
-    return ">99.9 %" if 0.999 < probability < 1 else f"{probability:.1%}".replace("%", " %")
-
-
 @styled
 def _values(worst: list[Mistake], data: Dataset, seen: np.ndarray, title: str) -> Figure:
     """A column per mistake, a line per feature; colours tell how unusual a value is among the rows `seen`."""
@@ -121,14 +127,16 @@ def _values(worst: list[Mistake], data: Dataset, seen: np.ndarray, title: str) -
     names = short_names([_feature(data, k) for k in shown], 26)
     figure, (panel,) = grid(1, 1, PAGE, 2.2 + 0.2 * len(shown))
     image = panel.imshow(unusual[:, shown].T, cmap="PuOr", vmin=-3, vmax=3, aspect="auto")
+    colours = image.to_rgba(unusual[:, shown])
     for (column, line), value in np.ndenumerate(values[:, shown]):
-        colour = "white" if abs(unusual[column, shown[line]]) > 2 else "black"
-        panel.text(column, line, f"{value:.4g}", fontsize=8, color=colour, **IN_CELL)
+        panel.text(column, line, f"{value:.4g}", fontsize=8, color=ink_on(colours[column, line]), **IN_CELL)
     panel.set_yticks(range(len(shown)), names, fontsize=8.5)
     panel.set_xticks(range(len(worst)), [_column_head(mistake) for mistake in worst], fontsize=8)
     panel.tick_params(axis="x", top=True, bottom=False, labeltop=True, labelbottom=False)
     panel.xaxis.set_label_position("top")
-    panel.set_xlabel("row, predicted class and its probability, true class and its own", labelpad=8)
+    panel.set_xlabel("mistakes, the surest first", labelpad=8)
+    above: Look = {"transform": panel.get_xaxis_text1_transform(0)[0], "fontsize": 8, "ha": "right", "va": "bottom"}
+    panel.text(-0.6, 1.012, _COLUMN_HEADS, linespacing=1.2, **above)
     panel.grid(visible=False)
     some = f"the {len(shown)} most unusual of {values.shape[1]} features" if len(shown) < values.shape[1] else "feature"
     panel.set_ylabel(some)
@@ -157,6 +165,10 @@ def _feature(data: Dataset, number: int) -> str:
     return names[number] if number < len(names) else f"input {number + 1}"
 
 
+_COLUMN_HEADS = "row\n\npredicted class\nits probability\n\ntrue class\nits probability"
+
+
 def _column_head(mistake: Mistake) -> str:
-    predicted = f"{short(mistake.predicted, 11)}\n{_percent(mistake.probability)}"
-    return f"row {mistake.row}\n\n{predicted}\n\n{short(mistake.true, 11)}\n{_percent(mistake.probability_of_true)}"
+    """Line by line what _COLUMN_HEADS says."""
+    predicted = f"{short(mistake.predicted, 11)}\n{percent(mistake.probability)}"
+    return f"{mistake.row}\n\n{predicted}\n\n{short(mistake.true, 11)}\n{percent(mistake.probability_of_true)}"

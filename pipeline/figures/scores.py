@@ -17,6 +17,7 @@ from pipeline.figures.style import (
     legend_below,
     metric_label,
     styled,
+    up_to_one,
     whole_numbers,
 )
 from pipeline.results import REFIT, Interval, RunResult
@@ -61,6 +62,7 @@ def _one_metric(panel: Axes, result: RunResult, name: str) -> None:
     panel.margins(x=0.12, y=0.15)
     panel.locator_params(axis="y", nbins=5)
     panel.ticklabel_format(axis="y", useOffset=False)
+    up_to_one(panel, name)
     whole_numbers(panel)
 
 
@@ -112,6 +114,7 @@ def _one_comparison(panel: Axes, result: RunResult, training: Mapping[int, Mappi
     panel.set(xlim=(-0.35, 2.35), xlabel="rows", ylabel=metric_label(name), title=title)
     panel.grid(visible=False, axis="x")
     panel.ticklabel_format(axis="y", useOffset=False)
+    up_to_one(panel, name)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -52,6 +52,17 @@ _LABELS = {
     "r2": "R²",
     "log_loss": "log loss (nats)",
 }
+_AT_MOST_1 = (
+    "accuracy",
+    "balanced_accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "roc_auc",
+    "average_precision",
+    "ece",
+    "r2",
+)
 
 P = ParamSpec("P")
 Look = dict[str, Any]
@@ -113,16 +124,32 @@ def heading(figure: Figure, *lines: str) -> None:
     figure.suptitle("\n".join(part for line in lines for part in textwrap.wrap(line, _HEADING_CHARACTERS)))
 
 
-def legend_below(figure: Figure, panel: Axes, columns: int, title: str | None = None) -> None:
-    """One legend for all panels, under them, where it covers no line."""
+def legend_below(figure: Figure, panel: Axes, columns: int, title: str | None = None, scale: float = 1) -> None:
+    """One legend for all panels, under them, where it covers no line; scale: of its markers."""
     handles, labels = panel.get_legend_handles_labels()
-    look: Look = {"handlelength": 1.6, "columnspacing": 1.4, "title": title, "title_fontsize": 9}
+    look: Look = {"handlelength": 1.6, "columnspacing": 1.4, "title": title, "title_fontsize": 9, "markerscale": scale}
     figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(columns, len(labels))), **look)
 
 
 def metric_label(name: str) -> str:
     """A metric's name as it stands on an axis."""
     return _LABELS.get(name, name.replace("_", " "))
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """0.934 -> `93.4 %`; what is not quite nothing or not quite all says so."""
+    smallest = 10.0 ** -(digits + 2)
+    if 0 < share < smallest:
+        return f"<{100 * smallest:.{digits}f} %"
+    if 1 - smallest < share < 1:
+        return f">{100 - 100 * smallest:.{digits}f} %"
+    return f"{100 * share:.{digits}f} %"
+
+
+def ink_on(colour: Sequence[float]) -> str:
+    """Black or white, whichever can be read on a colour (red, green, blue from 0 to 1)."""
+    red, green, blue = colour[:3]
+    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else "#222222"
 
 
 def short(name: str, length: int = 18) -> str:
@@ -149,6 +176,13 @@ def log_if_wide(panel: Axes, values: Iterable[np.ndarray]) -> None:
     flat = flat[np.isfinite(flat)]
     if len(flat) and flat.min() > 0 and flat.max() > 50 * flat.min():
         panel.set_yscale("log")
+
+
+def up_to_one(panel: Axes, name: str) -> None:
+    """No room above 1 on the axis of a metric that cannot get there."""
+    low, high = panel.get_ylim()
+    if high > 1 and name in _AT_MOST_1:
+        panel.set_ylim(min(low, 0.9), 1 + 0.03 * (1 - min(low, 0.9)))
 
 
 def whole_numbers(panel: Axes) -> None:

@@ -111,10 +111,12 @@ def _inspection(settings: Settings) -> Iterator[Problem]:
     if not settings.inspected:
         return
     asked = "trainer.inspect" if settings.trainer.inspect else "tracking.tensorboard"
-    if settings.engine.name == "numpy":
-        yield Problem(asked, "engine=numpy does not look into its networks; set it to false or use engine=lightning.")
     if settings.search is not None:
-        yield Problem(asked, "a search trains too many networks to look into each; set it to false, and train one.")
+        yield Problem(
+            asked,
+            "a search trains too many networks to look into each; set it to false, and look into the best one "
+            f"afterwards: train.py experiment=best_{settings.task_name} {asked}=true.",
+        )
 
 
 def _accelerators(settings: Settings) -> Iterator[Problem]:

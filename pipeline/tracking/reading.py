@@ -16,18 +16,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pipeline.errors import PipelineError, StoreError
-from pipeline.predictions import Predictions
 from pipeline.results import RunResult
 from pipeline.tracking.store import _failures, _opening, _reason, _sqlite_path, shown, store_uri
+from pipeline.tracking.tables import OUT_OF_FOLD, read_out_of_fold
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-OUT_OF_FOLD = "out_of_fold.parquet"
+    from pipeline.predictions import Predictions
 
 _AN_ID = re.compile(r"[0-9a-f]{4,32}")
 _A_FILTER = re.compile(r"[=<>]|\b(like|ilike|in)\b", re.IGNORECASE)
@@ -59,7 +57,7 @@ def read_runs(asked: Sequence[str], uri: str | None = None) -> list[StoredRun]:
     """The runs that each text asks for, in that order and each of them once.
 
     A text is the id or the name of one run, or a beginning of it that no other run has; else a filter in MLflow's
-    syntax, such as `params.optimizer = 'torch.optim.Adam'`, which finds trials only. uri: by default the store in use.
+    syntax, such as `params.optimizer = 'adam'`, which finds trials only. uri: by default the store in use.
     Raises PipelineError, with the nearest names, for a text that finds nothing or that fits several runs, and
     StoreError if the store cannot be read.
     """
@@ -169,14 +167,12 @@ class _Reader:
         except (ValueError, TypeError, KeyError):  # another version's
             return None
 
-    def _out_of_fold(self, run_id: str, folder: str, result: RunResult) -> Predictions:
-        import pandas
-
-        table = pandas.read_parquet(self._client.download_artifacts(run_id, OUT_OF_FOLD, folder))
-        table = table.sort_values(["fold", "row"])
-        answers = [f"p_{name}" for name in result.data.get("classes", [])] or ["predicted"]
-        rows, folds, targets = (table[name].to_numpy() for name in ("row", "fold", "target"))
-        return Predictions(rows, folds, targets, table[answers].to_numpy(dtype=np.float64))
+    def _out_of_fold(self, run_id: str, folder: str, result: RunResult) -> Predictions | None:
+        path = self._client.download_artifacts(run_id, OUT_OF_FOLD, folder)
+        try:
+            return read_out_of_fold(path, result.data.get("classes", []))
+        except KeyError:  # another version's
+            return None
 
 
 def _is_trial(run: Run) -> bool:

@@ -49,6 +49,21 @@ def out_of_fold(answers: Predictions, classes: Sequence[str]) -> bytes:
     return file.getvalue()
 
 
+def read_out_of_fold(path: str, classes: Sequence[str]) -> Predictions:
+    """The inverse of `out_of_fold`, fold by fold. Raises KeyError where a target is none of the classes."""
+    import pandas
+
+    from pipeline.predictions import Predictions
+
+    table = pandas.read_parquet(path).sort_values(["fold", "row"])
+    rows, folds, targets = (table[name].to_numpy() for name in ("row", "fold", "target"))
+    if classes:
+        numbers = {name: number for number, name in enumerate(classes)}
+        targets = np.array([numbers[name] for name in targets], np.int64)
+    answers = [f"p_{name}" for name in classes] or ["predicted"]
+    return Predictions(rows, folds, targets, table[answers].to_numpy(dtype=np.float64))
+
+
 def _named(numbers: np.ndarray, classes: Sequence[str]) -> DictionaryArray:
     """Names, each of them kept once."""
     import pyarrow

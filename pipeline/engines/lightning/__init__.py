@@ -1,10 +1,15 @@
-"""The main engine: torch networks, stacked, in one Lightning fit."""
+"""The main engine: torch networks, stacked, in one Lightning fit.
+
+Lightning itself is imported with the first engine: it takes longer than torch, and who exports a network of the NumPy
+engine needs the other modules of this package alone.
+"""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +20,8 @@ from pipeline.data import Dataset
 from pipeline.engines import Fitted, Key, OnEpoch, Turn, fit_in_stacks
 from pipeline.engines.batches import batch_size, steps_per_epoch
 from pipeline.engines.lightning.criterion import Criterion
-from pipeline.engines.lightning.failures import first_failure
-from pipeline.engines.lightning.module import ReplicaModule
 from pipeline.engines.lightning.networks import Standardize, bare_network, drops_anywhere, restore_network
 from pipeline.engines.lightning.stacked import acts_on_elements, can_stack
-from pipeline.engines.lightning.trainer import build_trainer, quiet, threads
 from pipeline.folds import Replica
 from pipeline.results import Status
 
@@ -31,6 +33,7 @@ class LightningEngine:
     """Trains replicas on the accelerator that `settings.trainer` names."""
 
     def __init__(self, settings: Settings) -> None:
+        import_module("pipeline.engines.lightning.module")  # now, while the tracking store is opened
         self._settings = settings
 
     def fit(
@@ -93,6 +96,9 @@ class LightningEngine:
         return roll.results()
 
     def _fit_together(self, members: list[Replica], data: Dataset, on_epoch: OnEpoch, turn: Turn, limit: int) -> None:
+        from pipeline.engines.lightning.module import ReplicaModule
+        from pipeline.engines.lightning.trainer import build_trainer, quiet, threads
+
         module = ReplicaModule(members, data, on_epoch, turn, limit)
         trainer = build_trainer(self._settings)
         weights = sum(parameter.numel() for parameter in module.network.parameters())
@@ -126,6 +132,8 @@ class _Roll:
 
     def _explained(self, ended: Sequence[Fitted]) -> list[Fitted]:
         """With the layer where a diverged replica broke: one of each trial, for finding it takes a second training."""
+        from pipeline.engines.lightning.failures import first_failure
+
         explained: dict[int, str] = {}
         told = []
         for fitted in ended:

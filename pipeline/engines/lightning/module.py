@@ -22,9 +22,10 @@ from torch.optim import Optimizer
 from pipeline.data import Dataset
 from pipeline.engines import Fitted, OnEpoch, Turn
 from pipeline.engines.batches import KeepMasks, batch_size, epoch_rows, steps_per_epoch
+from pipeline.engines.inside import probe_rows, states
 from pipeline.engines.lightning.criterion import Criterion
 from pipeline.engines.lightning.feed import Batch, Batches, Inputs
-from pipeline.engines.lightning.inside import probe_rows, states
+from pipeline.engines.lightning.inside import looks
 from pipeline.engines.lightning.networks import names_in_a_row, network_for_a_stack
 from pipeline.engines.lightning.optimizer import advance, begin_epoch, begin_step, build_optimizer, regroup
 from pipeline.engines.lightning.schedules import Rates
@@ -282,7 +283,7 @@ class ReplicaModule(LightningModule):
             _, steps = self._by_hand(self.network, batch, None)
         self.network.eval()
         self.arena.statistics.copy_(learnt)
-        return [layers if asked else () for layers, asked in zip(states(steps), asking, strict=True)]
+        return [layers if asked else () for layers, asked in zip(states([*looks(steps)]), asking, strict=True)]
 
     def _judge(self, row: int, member: Member, record: Epoch, predictions: np.ndarray) -> None:
         """Keep the weights if they are to be kept, and end the training of a replica that is done.

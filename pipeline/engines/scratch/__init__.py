@@ -15,6 +15,7 @@ Every operation stands beside its derivative, every formula beside its source. R
     feed            which rows a step sees, scaled, and which units dropout keeps
     stack           one network for R replicas from their settings: a step, an evaluation
     training        epochs, early stopping, records
+    inside          what activations and gradients look like, layer by layer
     failures        where a NaN came from
     components      the names of a config to what stands here
     engine          `ScratchEngine`, the promise of `pipeline.engines.Engine`

@@ -24,6 +24,7 @@ class Network:
     """R networks of the same shape: per hidden layer Linear → [BatchNorm] → activation → [Dropout], then Linear.
 
     settings: of each replica. They may differ in activation and dropout.
+    all_layers: in their order.
     values, gradients: (R, P), all parameters of a replica in a row; the layers read and write views of them. So what
     is done per replica (an update, a norm, a copy) is one operation on rows.
     """
@@ -32,12 +33,12 @@ class Network:
         build = look_up(MODELS, settings[0].model, "model")
         arguments(build, settings[0].model.arguments, "model")
         self._inputs, self._dropout = inputs, [one.model.dropout for one in settings]
-        self._layers = list(build(settings, inputs, outputs, dtype))
-        size = sum(math.prod(shape) for layer in self._layers for shape in layer.shapes.values())
+        self.all_layers = list(build(settings, inputs, outputs, dtype))
+        size = sum(math.prod(shape) for layer in self.all_layers for shape in layer.shapes.values())
         self.values = np.zeros((len(settings), size), dtype)
         self.gradients = np.zeros((len(settings), size), dtype)
         start = 0
-        for layer in self._layers:
+        for layer in self.all_layers:
             for name, shape in layer.shapes.items():
                 columns = slice(start, start := start + math.prod(shape))
                 layer.values[name] = self.values[:, columns].reshape(-1, *shape)
@@ -48,7 +49,7 @@ class Network:
 
         Its first child (0) flattens the rows; where nothing is dropped, it has no dropout layers.
         """
-        present = [one for one in self._layers if self._dropout[replica] > 0 or not isinstance(one, Dropout)]
+        present = [one for one in self.all_layers if self._dropout[replica] > 0 or not isinstance(one, Dropout)]
         return {str(place): layer for place, layer in enumerate(present, start=1)}
 
     def forward(self, x: np.ndarray, training: bool = False, mask: np.ndarray | None = None) -> np.ndarray:
@@ -57,10 +58,10 @@ class Network:
         mask: (R, B, hidden units), dropout's, first layer first; needed to train with dropout.
         """
         if x.shape[-1] != self._inputs:
-            expects = f"layer 1 ({self._layers[0].label(0)}) expects rows of {self._inputs} numbers"
+            expects = f"layer 1 ({self.all_layers[0].label(0)}) expects rows of {self._inputs} numbers"
             raise DataError(f"{expects}, got {x.shape[-1]} (shape {x.shape}).")
         offset = 0
-        for layer in self._layers:
+        for layer in self.all_layers:
             if isinstance(layer, Dropout) and mask is not None:
                 layer.mask = mask[:, :, offset : offset + layer.units]
                 offset += layer.units
@@ -69,7 +70,7 @@ class Network:
 
     def backward(self, dz: np.ndarray) -> None:
         """dL/dlogits to the gradients of all parameters: the chain rule, layer by layer from the last."""
-        first, *others = self._layers
+        first, *others = self.all_layers
         for layer in reversed(others):
             dz = layer.backward(dz)
         assert isinstance(first, Linear)
@@ -77,7 +78,7 @@ class Network:
 
     def initialize(self, replica: int, initializer: InitializerSettings, rng: np.random.Generator) -> None:
         """Draw one replica's weights, first layer first; biases stay 0, batch norm starts as the identity."""
-        for layer in self._layers:
+        for layer in self.all_layers:
             if isinstance(layer, BatchNorm):
                 layer.values["weight"][replica] = 1
             elif isinstance(layer, Linear):
@@ -87,7 +88,7 @@ class Network:
     def take_over(self, other: Network, places: Sequence[int], others: Sequence[int]) -> None:
         """At these places, become the replicas that stand at those of another network of the same shape."""
         self.values[places] = other.values[others]
-        for mine, theirs in zip(self._statistics(), other._statistics(), strict=True):
+        for mine, theirs in zip(self.statistics(), other.statistics(), strict=True):
             mine[places] = theirs[others]
 
     def weights(self, replica: int) -> dict[str, np.ndarray]:
@@ -122,8 +123,9 @@ class Network:
             for name, array in {**layer.values, **layer.statistics}.items()
         }
 
-    def _statistics(self) -> list[np.ndarray]:
-        return [statistic for layer in self._layers for statistic in layer.statistics.values()]
+    def statistics(self) -> list[np.ndarray]:
+        """Views of what batch norm has seen, first layer first."""
+        return [statistic for layer in self.all_layers for statistic in layer.statistics.values()]
 
 
 def scheme(initializer: InitializerSettings, shape: tuple[int, int]) -> Scheme:

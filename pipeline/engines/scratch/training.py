@@ -10,13 +10,15 @@ import numpy as np
 
 from pipeline.data import Dataset
 from pipeline.engines import Fitted, OnEpoch, Turn
+from pipeline.engines.inside import probe_rows
 from pipeline.engines.scratch.failures import failed_weights, first_failure
+from pipeline.engines.scratch.inside import probe
 from pipeline.engines.scratch.network import Network
 from pipeline.engines.scratch.schedules import Schedule
 from pipeline.engines.scratch.stack import Stack, build_schedule, shape_of
 from pipeline.folds import Replica
 from pipeline.metrics import metrics_of
-from pipeline.results import Epoch, Status
+from pipeline.results import Epoch, LayerState, Status
 
 Start = Callable[[Network, int, Replica], None]
 """Sets the weights of a replica that enters a network at a place."""
@@ -138,12 +140,13 @@ class Training:
         splits = [member.replica.split if member.is_due else None for member in active]
         losses, predictions = self._stack.evaluate([split.score if split else _NO_ROWS for split in splits])
         inner, _ = self._stack.evaluate([split.inner if split else _NO_ROWS for split in splits])
+        inside = self._inside()
         seconds = time.perf_counter() - started
         for place, member in enumerate(active):
             if not member.is_due:
                 continue
             scores = self._scores(member, losses[place], predictions[place])
-            member.history.append(self._record(place, scores, inner[place], seconds))
+            member.history.append(self._record(place, scores, inner[place], seconds, inside[place]))
             if member.status is None:
                 self._judge(place, inner[place], predictions[place])
         pruned = self._on_epoch([member.history[-1] for member in active if member.is_due]) or ()
@@ -151,7 +154,17 @@ class Training:
             if member.replica.key in pruned and member.status is None:
                 member.status = Status.PRUNED
 
-    def _record(self, place: int, scores: dict[str, float], inner_loss: float, seconds: float) -> Epoch:
+    def _inside(self) -> list[tuple[LayerState, ...]]:
+        """The layers of every replica that asks for them."""
+        asking = [one.is_due and one.status is None and one.replica.settings.inspected for one in self._active]
+        if not any(asking):
+            return [()] * len(asking)
+        found = probe(self._stack, probe_rows([member.replica for member in self._active]))
+        return [layers if asked else () for layers, asked in zip(found, asking, strict=True)]
+
+    def _record(
+        self, place: int, scores: dict[str, float], inner_loss: float, seconds: float, inside: tuple[LayerState, ...]
+    ) -> Epoch:
         member = self._active[place]
         return Epoch(
             *member.replica.key,
@@ -162,6 +175,7 @@ class Training:
             learning_rate=float(self._rates[place, -1]),
             gradient_norm=float(self._stack.gradient_norms[place, 0]),
             seconds=seconds,
+            inside=inside,
         )
 
     def _judge(self, place: int, inner_loss: float, predictions: np.ndarray) -> None:
