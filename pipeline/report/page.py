@@ -75,6 +75,16 @@ class Page:
     footer: str
 
 
+_NAMES = {
+    "confusion_validation": "Confusion, validation rows",
+    "confusion_test": "Confusion, test rows",
+    "per_class": "Each class",
+    "roc_precision_recall": "ROC, precision and recall",
+    "worst_samples": "Worst mistakes",
+}
+"""Of pictures whose file names do not read as words."""
+
+
 def picture(name: str, figure: Figure) -> Picture:
     """The figure as PNG inside the page: an SVG of hundreds of trials would be larger, and slow to show."""
     from matplotlib.image import imsave
@@ -87,7 +97,7 @@ def picture(name: str, figure: Figure) -> Picture:
 
 
 def _readable(name: str) -> str:
-    return name.replace("_", " ").capitalize()
+    return _NAMES.get(name) or name.replace("_", " ").capitalize()
 
 
 def _in_words(figure: Figure) -> str:

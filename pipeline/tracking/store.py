@@ -138,9 +138,12 @@ def _lock(uri: str) -> AbstractContextManager[Any]:
 def _opening(uri: str) -> Iterator[MlflowClient]:
     """A client of a store that is known to work; whatever is wrong with it becomes a StoreError."""
     try:
+        if _sqlite_path(uri) is None:
+            _reach(uri)  # before MLflow is imported, so that a server that is down is told at once
         client = _quiet_client()  # before the lock: importing MLflow takes longer than creating its tables
         with _lock(uri):
-            _reach(uri)
+            if _sqlite_path(uri):
+                _reach(uri)
             yield client(uri)
     except StoreError:
         raise
@@ -329,7 +332,6 @@ def _failures() -> tuple[type[Exception], ...]:
 
 def _experiment_id(client: MlflowClient, address: Address) -> str:
     """Find or create the experiment; in a database its artifacts get an absolute folder beside it."""
-    name, uri = address.experiment, address.uri
     name, uri = address.experiment, address.uri
     found = client.get_experiment_by_name(name)
     is_server = uri.startswith(("http:", "https:"))
