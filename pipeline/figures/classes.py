@@ -41,8 +41,8 @@ def per_class(predictions: Predictions, class_names: Sequence[str], title: str =
     panel.set_ylim(len(present) - 0.4, -0.6)
     panel.hlines(places[1:] - 0.5, 0, 1, color="#E4E4E4", linewidth=0.8, transform=panel.get_yaxis_transform())
     panel.grid(visible=False, axis="y")
-    low = min(panel.get_xlim()[0], 0.9)
-    panel.set_xlim(low - 0.01, 1 + 0.03 * (1 - low))
+    left = min(panel.get_xlim()[0], 0.9)
+    panel.set_xlim(left - 0.01, 1 + 0.03 * (1 - left))
     panel.set(xlabel="score", ylabel="class (rows)")
     legend_below(figure, panel, 3)
     some = f", the {len(present)} worst of {len(class_names)} classes" if len(present) == _MOST else ""

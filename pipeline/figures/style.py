@@ -146,7 +146,7 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def ink_on(colour: Sequence[float]) -> str:
+def ink_on(colour: np.ndarray) -> str:
     """Black or white, whichever can be read on a colour (red, green, blue from 0 to 1)."""
     red, green, blue = colour[:3]
     return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else "#222222"
