@@ -25,6 +25,7 @@ from pipeline.figures.style import short, short_names
 from pipeline.metrics import calibration, class_scores, metrics_of
 from pipeline.predictions import Predictions, of_test, out_of_fold, training_scores
 from pipeline.results import REFIT, Epoch, FoldResult, RunResult, Status
+from pipeline.settings import compose
 from pipeline.statistics import summarize
 from tests.engines.conformance import line as noisy_line
 from tests.engines.conformance import small, three_classes
@@ -449,6 +450,14 @@ def test_a_trial_shows_its_folds_and_the_final_fit_the_test_rows(classified: Out
     drawn = figures.of_outcome(continued)
     assert [*drawn] == [*ALWAYS, "confusion_test", *OF_CLASSES]
     assert "test rows, seen once" in drawn["worst_samples"].get_suptitle()
+
+
+def test_what_would_show_nothing_is_left_out() -> None:
+    corners = experiment.run(compose(["experiment=xor", "engine=numpy", "tracking=null"]))
+    drawn = figures.of_outcome(corners)
+    assert not {"fold_scores", "overfitting"} & {*drawn}
+    _, accuracy = drawn["learning_curves"].axes
+    assert accuracy.get_ylim()[0] < 1 < accuracy.get_ylim()[1] < 1.02, "all four are right, and no score is above 1"
 
 
 def test_an_experiment_that_diverged_shows_its_curves(classified: Outcome) -> None:
