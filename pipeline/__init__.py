@@ -20,7 +20,8 @@
     figures       pictures of results
     report        one page: the question, the answer, how far to trust it               -> HTML
     compare       is one run better than another, or is it luck
-    export        the finished model, loadable without this project
+    export        finished models, loadable without this project
+    deployment    finished models in use
     console       what a user sees in the terminal: exit codes, progress, the last lines
 
 Read `experiment` first. A module imports only from layers below its own; `tests/test_architecture.py` draws them.

@@ -89,10 +89,11 @@ def combine(*observers: Observer) -> Observer:
 
 
 def deliver(outcome: Outcome, overrides: Sequence[str] | None = None) -> dict[str, Figure]:
-    """Write what an experiment leaves in its folder: result.json, and after a refit predictions.npz, model/, figures/
-    and report.html. Returns the figures by name, for who shows them elsewhere too.
+    """Write what an experiment leaves in its folder: result.json, and after a refit predictions.npz, figures/,
+    report.html and model/ (`pipeline.export`). Returns the figures by name, for who shows them elsewhere too.
 
-    overrides: as typed to get this outcome, for the report; None works them out, which takes a second.
+    overrides: as typed to get this outcome, for the report; None works them out, which takes a second. Raises
+    ExportError, after all else is written, if there is to be a model and cannot be one.
     """
     folder = Path(outcome.settings.output)
     if not leads():
@@ -104,10 +105,11 @@ def deliver(outcome: Outcome, overrides: Sequence[str] | None = None) -> dict[st
         rows, predictions = outcome.plan.test, outcome.test_predictions
         np.savez(folder / "predictions.npz", rows=rows, targets=outcome.data.targets[rows], predictions=predictions)
     if outcome.final is not None and outcome.final.status is Status.COMPLETED:
-        from pipeline.export import save_model
+        from pipeline.export import save_models
 
-        save_model(outcome, folder / "model")
-        return _draw(outcome, folder, overrides)
+        drawn = _draw(outcome, folder, overrides)
+        save_models(outcome, folder)  # last, since it may refuse
+        return drawn
     return {}
 
 

@@ -3,6 +3,7 @@
     PipelineError            told in one message, without a traceback; exit code 2
     ├── ConfigError          a setting that is unknown, mistyped, out of bounds, or at odds with another
     ├── DataError            rows that are missing, damaged, or unfit for what is asked of them
+    ├── ExportError          a network that cannot be exported, or whose export would answer differently
     └── StoreError           a tracking server or a study's storage that cannot be reached or does not fit
 
 Everything else that escapes is a defect of this project and keeps its traceback (exit code 1).
@@ -25,6 +26,10 @@ class DataError(PipelineError):
 
 class StoreError(PipelineError):
     """The tracking store or the study's storage cannot be used."""
+
+
+class ExportError(PipelineError):
+    """The finished network cannot become a model that others can load."""
 
 
 def interruption(error: BaseException) -> KeyboardInterrupt | None:

@@ -29,8 +29,10 @@ def train(settings: Settings, overrides: list[str]) -> None:
         validated = experiment.validate(settings, load(settings.data, settings.seed), observer)
         console.deliver(validated)  # whatever fails later, this result is on disk
         outcome = experiment.finish(validated, observer)
-        console.deliver(outcome, overrides)
-        run.finish(outcome)
+        try:
+            console.deliver(outcome, overrides)
+        finally:  # a result whose model cannot be exported is a result
+            run.finish(outcome)
     if leads():
         if can_show(outcome) and len(outcome.data) <= _FEW_ROWS:
             console.say(truth_table(outcome))

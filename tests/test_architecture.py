@@ -27,16 +27,17 @@ ROWS = (  # lowest first
     {"figures"},
     {"report"},
     {"search", "tracking", "export", "compare"},
+    {"deployment"},
     {"console"},
 )
-PEERS = {"settings": {"metrics"}, "folds": {"data"}}
+PEERS = {"settings": {"metrics"}, "folds": {"data"}, "tracking": {"export"}}
 HOMES = {
     "torch": {"models", "engines.lightning", "export"},
     "torchvision": {"models", "engines.lightning", "export"},
     "torchmetrics": {"engines.lightning"},
     "pytorch_lightning": {"engines.lightning"},
     "lightning_fabric": {"engines.lightning"},
-    "mlflow": {"tracking"},
+    "mlflow": {"tracking", "export"},
     "optuna": {"search"},
     "tensorboard": {"tracking"},
     "plotly": {"figures", "report"},
@@ -192,6 +193,7 @@ def test_declared_dependencies_are_those_imported() -> None:
     assert not [package for package, may in tested.items() if not may & {*names, *for_tests}], "declare it for tests"
     assert {*names} - set().union(*used.values()) == {
         "cmaes",  # Optuna imports it where search/sampler=cmaes draws
+        "onnxscript",  # torch.onnx.export imports it
         "hydra-joblib-launcher",  # named on the command line: hydra/launcher=joblib
         "torchvision",  # pipeline.data.fetch asks for its mirrors by name, where it is importable
     }, "declared, but not imported"

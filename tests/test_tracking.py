@@ -207,9 +207,7 @@ def test_a_fold_that_stopped_early_counts_with_the_epoch_it_kept(settings: Setti
 
 def test_the_final_run_holds_test_scores_and_the_experiments_files(settings: Settings, client: Any) -> None:
     output = Path(settings.output)
-    (output / "model").mkdir(parents=True)
-    (output / "model" / "weights.npz").write_bytes(b"weights")
-    (output / "figures").mkdir()
+    (output / "figures").mkdir(parents=True)
     (output / "figures" / "learning_curves.png").write_bytes(b"a picture")
     (output / "report.html").write_text("<p>A page</p>")
     (output / "predictions.npz").write_bytes(b"predictions")
@@ -225,15 +223,13 @@ def test_the_final_run_holds_test_scores_and_the_experiments_files(settings: Set
     )
     assert curve(client, final.info.run_id, "train/loss") == {e.epoch: e.train_loss for e in history(REFIT)}
     assert {file.path for file in client.list_artifacts(final.info.run_id)} == {
-        "model",
         "figures",
         "predictions.npz",
         "report.html",
         "result.json",
     }
-    assert [file.path for file in client.list_artifacts(final.info.run_id, "model")] == ["model/weights.npz"]
     files = {file.path for file in client.list_artifacts(run.run_id)}
-    assert files & {"model", "figures", "predictions.npz", "report.html"} == {"figures", "report.html"}
+    assert files & {"figures", "predictions.npz", "report.html"} == {"figures", "report.html"}
     assert [file.path for file in client.list_artifacts(run.run_id, "figures")] == ["figures/learning_curves.png"]
 
 

@@ -122,12 +122,14 @@ def conclude(
     folds = _validated(job, data, best, say)
     say(f"Refitting trial {best.number} on all {folds.data['development_rows']} development rows …")
     outcome = _refit(job, data, best, folds)
-    shown = deliver(outcome) or {}
     score, test, output = folds.cv[metric], dict(outcome.result.test), Path(outcome.settings.output)
     looks = 1 + (known["looks"] if known else 0)
-    # So that the next call, here or on another machine, need not refit, nor look at the test rows again.
-    final = Final(trial=best.number, looks=looks, test=test, output=str(output), host=HOST, score=asdict(score))
-    study.set_user_attr(FINAL, final)
+    try:
+        shown = deliver(outcome) or {}
+    finally:
+        # So that the next call, here or on another machine, need not refit, nor look at the test rows again.
+        final = Final(trial=best.number, looks=looks, test=test, output=str(output), host=HOST, score=asdict(score))
+        study.set_user_attr(FINAL, final)
     return Found(best, metric, score, test, looks, HOST, output, ready, outcome, drawn, repeated, shown)
 
 
@@ -160,9 +162,15 @@ def _validated(job: Job, data: Dataset, best: Best, say: Callable[[str], None]) 
 
 
 def _refit(job: Job, data: Dataset, best: Best, folds: RunResult) -> Outcome:
-    """Train the best on all development rows and score the test rows."""
+    """Train the best on all development rows and score the test rows.
+
+    Trials keep no networks, so that where those of the folds are to be exported they train once more.
+    """
     settings = job.compose(best.overrides, job.output / FINAL)
-    outcome = experiment.refit(settings, data, folds)
+    again = settings.export is not None and settings.export.networks != "single"
+    outcome = (
+        experiment.finish(experiment.validate(settings, data)) if again else experiment.refit(settings, data, folds)
+    )
     outcome.result.save(Path(settings.output) / "result.json")
     return outcome
 

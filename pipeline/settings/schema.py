@@ -198,6 +198,13 @@ class EngineSettings(Section):
     """Networks in one stack; null takes as many as memory holds."""
 
 
+class ExportSettings(Section):
+    """The finished model, as MLflow model, ONNX and torch.export program; export=none writes none."""
+
+    networks: Literal["single", "folds", "both"]
+    """The refit's network (model), the networks of all folds answering together (ensemble), or both."""
+
+
 class ConstraintSettings(Section):
     """What the best configuration must not exceed; a trial above is not trained."""
 
@@ -283,6 +290,7 @@ class Settings(Section):
     validation: ValidationSettings
     trainer: TrainerSettings
     engine: EngineSettings
+    export: Annotated[ExportSettings | None, _empty_is_none] = None
     tracking: Annotated[TrackingSettings | None, _empty_is_none] = None
     search: SearchSettings | None = None
 

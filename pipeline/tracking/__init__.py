@@ -67,7 +67,15 @@ __all__ = [
 
 _FLUSH_EVERY = 5.0  # seconds between two writes of a running trial's curve; one write takes about 10 ms
 _PICKED = "Picked for its score over the folds, which therefore flatters it. The test rows had no part in picking it."
-_NO_PARAMETERS = ("output", "search", "tracking", "trainer.progress", "trainer.inspect", "allow_targets")
+_NO_PARAMETERS = (
+    "output",
+    "search",
+    "tracking",
+    "trainer.progress",
+    "trainer.inspect",
+    "allow_targets",
+    "export.networks",
+)
 
 
 class Tracker:

@@ -61,6 +61,15 @@ def read_runs(asked: Sequence[str], uri: str | None = None) -> list[StoredRun]:
     Raises PipelineError, with the nearest names, for a text that finds nothing or that fits several runs, and
     StoreError if the store cannot be read.
     """
+    with _reader(uri) as reader:
+        found = [pair for text in asked for pair in reader.find(text)]
+        named = {run.info.run_id for run, by_name in found if by_name}
+        return [reader.read(run, run_id in named) for run_id, run in {run.info.run_id: run for run, _ in found}.items()]
+
+
+@contextmanager
+def _reader(uri: str | None) -> Iterator[_Reader]:
+    """Of the store in use, by default. Raises StoreError if it cannot be read."""
     uri = uri or store_uri()
     path = _sqlite_path(uri)
     if path and not path.exists():
@@ -69,9 +78,7 @@ def read_runs(asked: Sequence[str], uri: str | None = None) -> list[StoredRun]:
     with _opening(uri) as client:
         reader = _Reader(client, uri)
     with reader.telling():
-        found = [pair for text in asked for pair in reader.find(text)]
-        named = {run.info.run_id for run, by_name in found if by_name}
-        return [reader.read(run, run_id in named) for run_id, run in {run.info.run_id: run for run, _ in found}.items()]
+        yield reader
 
 
 class _Reader:
@@ -97,6 +104,45 @@ class _Reader:
         yield from ((run, True) for run in named)
         if not named:
             yield from ((run, False) for run in self._filtered(text))
+
+    def one(self, text: str) -> Run:
+        """The run with this id or name. Raises PipelineError for none, and for a filter."""
+        [*named] = [run for run, by_name in self.find(text) if by_name]
+        if not named:
+            raise PipelineError(f"One run is needed, by its id or its name. Got the filter {text!r} instead.")
+        return named[0]
+
+    def final_of(self, run: Run) -> Run:
+        """The final run of a trial or study, the newest one, or itself. Raises PipelineError if there is none."""
+        level, run_id = run.data.tags.get("level", ""), run.info.run_id
+        below = self._search(f"tags.level = 'final' and tags.mlflow.parentRunId = '{run_id}'")
+        if level == "final" or below:
+            return run if level == "final" else below[0]
+        why = {
+            "trial": "of a search only the best is; name the study, or train this trial by itself",
+            "fold": "a fold is not; name the trial above it",
+        }
+        raise PipelineError(
+            f"Only a run that was refitted has a finished model; {run.info.run_name} ({run_id[:8]}) was not: "
+            f"{why.get(level, 'it has not ended, or its training did not')}."
+        )
+
+    def model(self, run: Run, name: str) -> StoredModel:
+        """The model of that name that a run's refit left."""
+        import mlflow.artifacts
+
+        final = self.final_of(run)
+        run_id, experiment = str(final.info.run_id), final.info.experiment_id
+        models = self._client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
+        for model in models:
+            if model.name == name:
+                folder = mlflow.artifacts.download_artifacts(model.artifact_location, tracking_uri=self._uri)
+                return StoredModel(run_id, str(model.model_id), Path(folder))
+        there = f"It has {' and '.join(sorted(model.name for model in models))}" if models else "It was trained with"
+        raise PipelineError(
+            f"Run {final.info.run_name} ({run_id[:8]}) left no model named {name!r}. {there}"
+            f"{'' if models else ' export=none, or by an earlier version'}; train it again with export=both."
+        )
 
     def _named(self, text: str) -> list[Run]:
         """Runs with this id or name, else those whose id or name begins so; trials go before others."""
@@ -173,6 +219,22 @@ class _Reader:
             return read_out_of_fold(path, result.data.get("classes", []))
         except KeyError:  # another version's
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A model that a run left. run_id: of the final run. folder: its files, here or fetched."""
+
+    run_id: str
+    model_id: str
+    folder: Path
+
+
+def stored_model(text: str, name: str, uri: str | None = None) -> StoredModel:
+    """The model of that name of the run that the text asks for, see `read_runs`: of a final run, of a trial by itself,
+    or of a study. Raises PipelineError if it left none."""
+    with _reader(uri) as reader:
+        return reader.model(reader.one(text), name)
 
 
 def _is_trial(run: Run) -> bool:

@@ -134,6 +134,7 @@ def final(store: Store, start: Start, end: End, folder: Path) -> None:
     store.log(start.key, points, start.params, tags)
     store.dataset(start.key, end.data)
     store.leavings(start.key, folder, "*")
+    store.models(start.key, folder, end.at)
     store.end(start.key, "FINISHED", end.at)
 
 

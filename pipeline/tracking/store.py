@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import StoreError
+from pipeline.export import CARD
 from pipeline.tracking import views
 
 if TYPE_CHECKING:
@@ -285,12 +287,35 @@ class Store:
         self._client.log_artifacts(self.id_of(run), str(folder), name)
 
     def leavings(self, run: str, folder: Path, pattern: str) -> None:
-        """Attach what an experiment left in its folder under such names: files, `model/` and `figures/`, no logs."""
+        """Attach what an experiment left in its folder under such names: files and `figures/`, no logs."""
         for entry in sorted(folder.glob(pattern)):
-            if entry.is_dir() and entry.name in ("model", "figures"):
+            if entry.is_dir() and entry.name == "figures":
                 self.folder(run, entry, entry.name)
             elif entry.is_file() and not entry.name.startswith(".") and entry.suffix != ".log":
                 self._client.log_artifact(self.id_of(run), str(entry))
+
+    def models(self, run: str, folder: Path, at: int) -> None:
+        """Log the models in an experiment's folder: with the run's scores, and on the run how exact each format is.
+
+        `runs:/<run>/<name>` finds each; name is that of its folder.
+        """
+        from mlflow.entities import LoggedModelOutput, Metric
+
+        run_id = self.id_of(run)
+        for found in sorted(folder.glob("*/MLmodel")):
+            card = json.loads((found.parent / CARD).read_text(encoding="utf-8"))
+            name, facts = found.parent.name, {key: str(value) for key, value in card["data"].items()}
+            model = self._client.create_logged_model(self.experiment_id, name, run_id, {"task": card["task"]}, facts)
+            self._client.log_model_artifacts(model.model_id, str(found.parent))
+            with _signed(found, run_id, model.model_id) as signed:
+                self._client.log_model_artifact(model.model_id, signed)
+            self._client.finalize_logged_model(model.model_id, "READY")
+            self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+            scores = {f"{kind}/{metric}": value for kind in ("cv", "test") for metric, value in card[kind].items()}
+            metrics = [Metric(key, value, at, 0, model.model_id) for key, value in scores.items()]
+            self._client.log_batch(run_id, [metric for metric in metrics if math.isfinite(metric.value)])
+            exact = {f"export/{name}_{form}_difference": value for form, value in card["difference"].items()}
+            self.log(run, [Point(key, value, 0, at) for key, value in exact.items()])
 
     def end(self, run: str, status: str, at: int | None = None) -> None:
         """FINISHED, FAILED or KILLED; `at` in ms since 1970, by default now."""
@@ -321,6 +346,18 @@ class Store:
         if not (first and self._arranged):
             views.arrange(self._client, self.experiment_id)
         self._arranged = True
+
+
+@contextmanager
+def _signed(description: Path, run_id: str, model_id: str) -> Iterator[str]:
+    """A copy of an MLmodel file that says which run it is of, and which model it is."""
+    from mlflow.models import Model
+
+    model = Model.load(str(description))
+    model.run_id, model.model_id = run_id, model_id
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(str(Path(folder, description.name)))
+        yield str(Path(folder, description.name))
 
 
 def _failures() -> tuple[type[Exception], ...]:

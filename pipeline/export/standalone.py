@@ -1,0 +1,129 @@
+"""Answers of a finished model.
+
+This file is copied into every exported model and loaded from there, so it needs NumPy, pandas and onnxruntime and
+nothing of the project that trained the model. `model.json`, the card, says what rows look like and what answers mean.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+_NAMED = 5  # columns or values that one message lists
+
+
+class FinishedModel:
+    """A model of one folder with `model.onnx` and `model.json`.
+
+    Errors in what it is given are ValueErrors that say what was expected, what came and how to mend it.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        import onnxruntime
+
+        self.card: dict[str, Any] = json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))
+        self._session = onnxruntime.InferenceSession(str(Path(folder) / "model.onnx"))
+        self._dtype = np.dtype(self.card["input"]["dtype"])
+        self._shape = tuple(self.card["input"]["row_shape"])
+        self._features: list[str] = self.card["features"]
+
+    def predict(self, given: Any) -> pd.DataFrame:
+        """A table by column names, or an array of rows, to one row of named answers each (see `named`)."""
+        index = given.index if isinstance(given, pd.DataFrame) else None
+        return self.named(self.answers(self.rows(given)), index)
+
+    def named(self, answers: np.ndarray, index: Any = None) -> pd.DataFrame:
+        """`predicted`, the most probable class, and `p_<class>` for every class; or `predicted` alone, the value."""
+        table = pd.DataFrame(answers.astype(np.float64), columns=self.card["output"], index=index)
+        if self.card["classes"]:
+            table.insert(0, "predicted", np.array(self.card["classes"], dtype=object)[answers.argmax(axis=1)])
+        return table
+
+    def answers(self, rows: np.ndarray) -> np.ndarray:
+        """(n, classes) probabilities or (n, 1) values of rows as `rows` makes them."""
+        if not len(rows):
+            return np.empty((0, len(self.card["output"])), np.float32)
+        found: np.ndarray = self._session.run(None, {"rows": rows})[0]
+        return found
+
+    def rows(self, given: Any) -> np.ndarray:
+        """(n, …) rows as the network takes them, from a table or an array."""
+        if isinstance(given, pd.DataFrame):
+            return self._from_table(given)
+        array = np.asarray(given)
+        if array.shape[1:] != self._shape:
+            raise ValueError(
+                f"Rows must have the shape (n, {', '.join(map(str, self._shape))}). Got {array.shape} instead"
+                f"{'; a single row needs a first axis of length 1' if array.shape == self._shape else ''}."
+            )
+        return self._cast(array, "")
+
+    def _from_table(self, table: pd.DataFrame) -> np.ndarray:
+        if self._features:
+            self._demand_columns(table)
+            return np.stack([self._column(table, name) for name in self._features], axis=1)
+        if table.shape[1] != int(np.prod(self._shape)):
+            raise ValueError(
+                f"A table for this model must have {int(np.prod(self._shape))} columns, one per value of a row of "
+                f"shape {self._shape}, the last axis fastest. Got {table.shape[1]} instead."
+            )
+        numbers = np.stack([self._column(table, name) for name in table.columns], axis=1)
+        return numbers.reshape(len(table), *self._shape)
+
+    def _demand_columns(self, table: pd.DataFrame) -> None:
+        present = [str(name) for name in table.columns]
+        missing = [name for name in self._features if name not in present]
+        if not missing:
+            return
+        told = []
+        for name in missing[:_NAMED]:
+            near = difflib.get_close_matches(name, [each for each in present if each not in self._features], n=1)
+            told.append(f"{name!r}{f' (there is {near[0]!r}: rename it)' if near else ''}")
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        raise ValueError(
+            f"The table must have a column for each of the {len(self._features)} features that the model was trained "
+            f"on. {len(missing)} {'are' if len(missing) > 1 else 'is'} missing: {', '.join(told)}{more}. "
+            f"Got the columns {', '.join(map(repr, present[:_NAMED]))}{' …' if len(present) > _NAMED else ''}."
+        )
+
+    def _column(self, table: pd.DataFrame, name: Any) -> np.ndarray:
+        """A column as numbers."""
+        values = table[name]
+        numbers = pd.to_numeric(values, errors="coerce")
+        wrong = numbers.isna().to_numpy()
+        if wrong.any():
+            place = int(wrong.argmax())
+            value = values.iloc[place]
+            what = "is empty" if pd.isna(value) else f"is {value!r}"
+            raise ValueError(
+                f"Column {str(name)!r} must hold a number in every row. In row {table.index[place]} it {what}"
+                f"{f', and in {int(wrong.sum()) - 1} more rows something else' if wrong.sum() > 1 else ''}. "
+                "The model was trained without missing values: fill them in, or leave such rows out."
+            )
+        return self._cast(numbers.to_numpy(), f"column {str(name)!r}: ")
+
+    def _cast(self, array: np.ndarray, where: str) -> np.ndarray:
+        """In the network's type, if that loses nothing but digits."""
+        if array.dtype == self._dtype:
+            return np.ascontiguousarray(array)
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{where}rows must hold numbers. Got {array.dtype} instead.")
+        if self._dtype.kind in "iu" and array.size:
+            low, high = np.iinfo(self._dtype).min, np.iinfo(self._dtype).max
+            if not (array.min() >= low and array.max() <= high and bool(np.all(array == np.trunc(array)))):
+                raise ValueError(
+                    f"{where}values must be whole numbers from {low} to {high} ({self._dtype}), as in training, whose "
+                    f"went from {self.card['input']['range'][0]:g} to {self.card['input']['range'][1]:g}. "
+                    f"Got {array.dtype} from {array.min():g} to {array.max():g} instead."
+                )
+        return np.ascontiguousarray(array, dtype=self._dtype)
+
+
+def _load_pyfunc(path: str) -> FinishedModel:
+    """MLflow's entry: `path` is the model's folder."""
+    return FinishedModel(path)
