@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from pipeline.deployment.inputs import Part, Source, read
 from pipeline.errors import DataError
-from pipeline.export.standalone import FinishedModel
 
 if TYPE_CHECKING:
     import pandas
+
+    from pipeline.export.standalone import FinishedModel
 
 Watcher = Callable[[int, Source], None]
 """Told how much of the source is done."""
