@@ -7,9 +7,11 @@ Each WHAT is measured apart and replaces its own section of the JSON, so that a 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,34 +37,69 @@ def main(arguments: list[str]) -> None:
     for what in asked.what:
         print(f"{what} …", file=sys.stderr)
         name = f"{what}-gpu" if asked.gpu and what in SPEED else what
-        sections[name] = {"machine": machine.described("gpu" if asked.gpu else "cpu"), **measured(what, asked)}
+        earlier = sections.get(name) if asked.more else None
+        for found in measured(what, asked):
+            sections[name] = joined(earlier, found)
+            keep(sections, place)  # after every round: who interrupts a long run keeps what there is
         print(report({name: sections[name]}))
-    keep(sections, place)
     if asked.write:
         publish(sections)
 
 
-def measured(what: str, asked: argparse.Namespace) -> dict[str, Any]:
-    """One section."""
-    rounds = asked.rounds
-    if what == "startup":
-        from bench import commands
+def measured(what: str, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One section, as far as it is known, after every round."""
+    where = {"machine": machine.described("gpu" if asked.gpu else "cpu"), "commit": machine.commit()}
+    for found in _MEASURES.get(what, _speed)(what, asked):
+        yield {**where, **found}
 
-        return commands.startup(rounds)
-    if what == "memory":
-        from bench import commands
 
-        return commands.memory()
-    if what == "growth":
-        from bench import growth
-
-        return growth.measure(rounds, growth.ROWS[1] if asked.quick else growth.ROWS[-1])
+def _speed(what: str, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from bench import speed
 
     work = on_gpu(WORKS[what]) if asked.gpu else WORKS[what]
-    if asked.quick:
-        work = work.made_small()
-    return speed.measure(work, asked.threads, rounds, asked.retries, asked.only)
+    work = work.made_small() if asked.quick else work
+    return speed.measure(work, asked.threads, asked.rounds, asked.retries, asked.only)
+
+
+def _startup(_: str, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    from bench import commands
+
+    return commands.startup(asked.rounds)
+
+
+def _memory(_: str, __: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    from bench import commands
+
+    yield commands.memory()
+
+
+def _growth(_: str, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    from bench import growth
+
+    yield growth.measure(asked.rounds, growth.ROWS[1] if asked.quick else growth.ROWS[-1])
+
+
+_MEASURES = {"startup": _startup, "memory": _memory, "growth": _growth}
+
+
+def joined(earlier: dict[str, Any] | None, found: dict[str, Any]) -> dict[str, Any]:
+    """The rounds of both, where all but their timings is the same; else only the new ones."""
+    found = copy.deepcopy(found)
+    if earlier is None or _frame(earlier) != _frame(found):
+        return found
+    for part in ("entries", "waits"):
+        for one, more in zip(found.get(part, ()), earlier.get(part, ()), strict=True):
+            one["seconds"] = [*more["seconds"], *one["seconds"]]
+    if "foreign_cores" in found:
+        found["foreign_cores"] = [*earlier["foreign_cores"], *found["foreign_cores"]]
+    return found
+
+
+def _frame(section: Any) -> Any:
+    """A section without its timings."""
+    if isinstance(section, dict):
+        return {name: _frame(value) for name, value in section.items() if name not in ("seconds", "foreign_cores")}
+    return [_frame(value) for value in section] if isinstance(section, list) else section
 
 
 def keep(sections: Sections, place: Path) -> None:
@@ -101,6 +138,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=machine.cores(), help="CPU threads for everybody (default: all)")
     parser.add_argument("--only", default="", metavar="NAME", help="competitors whose names contain this")
     parser.add_argument("--gpu", action="store_true", help="on the GPU, with a sweep of 20 trials × 5 folds")
+    parser.add_argument("--more", action="store_true", help="add these rounds to those kept from the same work before")
     parser.add_argument("--quick", action="store_true", help="two steps of everything: does it run at all?")
     parser.add_argument("--write", action="store_true", help=f"put the result into docs/{PAGE.name}")
     asked = parser.parse_args(arguments)

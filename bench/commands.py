@@ -30,14 +30,19 @@ class Wait:
     measure: Callable[[Path], float]
 
 
-def startup(rounds: int) -> dict[str, Any]:
-    """Each wait in every round, by whole commands as typed, from a warm disk."""
+def startup(rounds: int) -> Iterator[dict[str, Any]]:
+    """Each wait in every round so far, by whole commands as typed, from a warm disk; after every round."""
     with checkout() as folder:
         seconds: dict[str, list[float]] = {wait.what: [] for wait in WAITS}
-        for _ in range(rounds + 1):  # the first one warms the disk
+        for number in range(rounds + 1):
             for wait in WAITS:
-                seconds[wait.what].append(round(wait.measure(folder), 4))
-    return {"waits": [{"what": wait.what, "limit": wait.limit, "seconds": seconds[wait.what][1:]} for wait in WAITS]}
+                taken = round(wait.measure(folder), 4)
+                if number:  # the first one warms the disk
+                    seconds[wait.what].append(taken)
+            if number:
+                yield {
+                    "waits": [{"what": each.what, "limit": each.limit, "seconds": seconds[each.what]} for each in WAITS]
+                }
 
 
 @contextmanager

@@ -95,6 +95,6 @@ def _growth(section: Mapping[str, Any], place: Path) -> None:
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].legend(fontsize=8, frameon=False)
-    figure.supylabel("seconds of a training", fontsize=9)
+    figure.supylabel("CPU seconds of a training, one thread", fontsize=9)
     figure.savefig(place, dpi=110)
     pyplot.close(figure)

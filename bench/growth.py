@@ -1,4 +1,4 @@
-"""How cost grows: against rows, width, depth, folds and trials, by our Lightning engine.
+"""How cost grows: against rows, width, depth, folds and trials, by our Lightning engine, in seconds of one CPU thread.
 
 Rows come from a memory-mapped file larger than the memory that the process may claim.
 """
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from bench.competitors.ours import lightning, settings_for
+from bench.speed import threads_are
 from bench.terminal import pretended
 from bench.works import WORKS, Work
 
@@ -39,7 +40,7 @@ def measure(rounds: int, most_rows: int = ROWS[-1]) -> dict[str, Any]:
         "folds, 784-512-512-10": (_WIDE, (1, 2, 5, 10), lambda w, n: w.of(1, n)),
         "trials of 5 folds, 64-64-10": (_BASE, (1, 2, 4, 8, 16), lambda w, n: w.of(n, 5)),
     }
-    with pretended():
+    with pretended(), threads_are(1):
         found = {name: _curve(*curve, rounds) for name, curve in curves.items()}
     return {"curves": found, "rows": rows([count for count in ROWS if count <= most_rows]), "memory": MEMORY}
 
@@ -52,10 +53,10 @@ def _curve(
     seconds: dict[int, list[float]] = {size: [] for size in sizes}
     for number in range(rounds + 1):
         for size, run in runs.items():
-            started = time.perf_counter()
+            started = time.process_time()
             run()
             if number:  # the first one pays for allocations
-                seconds[size].append(round(time.perf_counter() - started, 5))
+                seconds[size].append(round(time.process_time() - started, 5))
     return list(seconds.items())
 
 
@@ -90,7 +91,8 @@ def report_on(path: str, count: int) -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-    print(json.dumps(one_epoch(Path(path), count)))
+    with threads_are(1):
+        print(json.dumps(one_epoch(Path(path), count)))
 
 
 def one_epoch(path: Path, count: int) -> dict[str, float]:
@@ -104,9 +106,9 @@ def one_epoch(path: Path, count: int) -> dict[str, float]:
     data = Dataset("rows", "multiclass", mapped, targets, names, (), "")
     work = Work("digits", (COLUMNS,), (64,), 10, 1024, rows=count, epochs=1)
     settings = settings_for(work, "lightning")
-    started = time.perf_counter()
+    started = time.process_time()
     experiment.validate(settings, data)
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     own, of_file = _peaks()
     return {"rows": count, "bytes": mapped.nbytes, "seconds": round(seconds, 3), "own": own, "mapped": of_file}
 
@@ -116,7 +118,3 @@ def _peaks() -> tuple[int, int]:
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines())
     own, of_file = (int(status[name].split()[0]) * 1024 for name in ("VmData", "RssFile"))
     return own, of_file
-
-
-if __name__ == "__main__":
-    print(json.dumps(measure(1)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -26,6 +27,18 @@ def described(accelerator: str = "cpu") -> str:
 
         parts.insert(0, torch.cuda.get_device_name())
     return "; ".join(parts)
+
+
+def commit() -> str:
+    """Of the checkout, with a + where files differ from it; empty outside of git."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip()
 
 
 def _processor() -> str:

@@ -19,8 +19,9 @@ def report(sections: Mapping[str, Section]) -> str:
     blocks: list[str] = [] if sections else ['Not measured yet: `make bench ARGS="--write"`.']
     machine = ""
     for section in sections.values():
-        if section["machine"] != machine:
-            machine = section["machine"]
+        here = f"{section['machine']}; commit {section['commit']}"
+        if here != machine:
+            machine = here
             blocks.append(f"**{machine}.**")
         blocks += next(write for fact, write in _WRITERS.items() if fact in section)(section)
     return "\n\n".join(blocks)
@@ -158,10 +159,10 @@ def growth(section: Section) -> list[str]:
         ]
         for one in section["rows"]
     ]
-    head = ["rows", "MB in the file", "seconds of one epoch, all of it", "µs per row", "MB the process claimed"]
+    head = ["rows", "MB in the file", "CPU seconds of one epoch, all of it", "µs per row", "MB the process claimed"]
     limit = f"{section['memory'] / 1e6:,.0f} MB"
     rows = f"Rows of 100 features from a memory-mapped file, in a process that may claim {limit}:"
-    curves = markdown(["against", "size: seconds", "slope"], lines)
+    curves = markdown(["against", "size: CPU seconds of a training, one thread", "slope at the end"], lines)
     return ["### Growth", curves, "![Growth](images/growth.png)", rows, markdown(head, counted)]
 
 

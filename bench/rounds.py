@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ class Round:
         return self.foreign is not None and self.foreign > QUIET
 
 
-def take(runners: Mapping[Hashable, Callable[[], object]], rounds: int, retries: int) -> list[Round]:
+def take(runners: Mapping[Hashable, Callable[[], object]], rounds: int, retries: int) -> Iterator[Round]:
     """So many rounds. One that was disturbed is repeated up to `retries` times; then the calmest of them stays."""
-    return [_calmest(runners, number, retries) for number in range(rounds)]
+    for number in range(rounds):
+        yield _calmest(runners, number, retries)
 
 
 def _calmest(runners: Mapping[Hashable, Callable[[], object]], number: int, retries: int) -> Round:

@@ -19,15 +19,20 @@ Entry = tuple[str, int, int]
 """Who trains how many: competitor, trials, folds."""
 
 
-def measure(work: Work, threads: int, rounds: int, retries: int, wanted: str = "") -> dict[str, Any]:
-    """The rounds of one work. wanted: part of the names of those that take part; empty for all."""
+def measure(work: Work, threads: int, rounds: int, retries: int, wanted: str = "") -> Iterator[dict[str, Any]]:
+    """The rounds of one work so far, after every one.
+
+    wanted: part of the names of those that take part; empty for all.
+    """
     runners: dict[Hashable, Train] = {}
     with threads_are(threads), pretended():
         for entry in entries(work, wanted):
             print(f"preparing {entry} …", file=sys.__stderr__)
             runners[entry] = _prepared(entry, work)
-        taken = take(runners, rounds, retries)
-    return {**_facts(work, threads), "retries": retries, **timings(work, taken)}
+        taken: list[Round] = []
+        for one in take(runners, rounds, retries):
+            taken.append(one)
+            yield {**_facts(work, threads), "retries": retries, **timings(work, taken)}
 
 
 def entries(work: Work, wanted: str = "") -> list[Entry]:
@@ -78,7 +83,8 @@ def _facts(work: Work, threads: int) -> dict[str, Any]:
     from bench.competitors.floor import fastest
 
     facts = {"network": str(work), "data": work.data, "rows": work.rows, "epochs": work.epochs, "batch": work.batch}
-    where = {"threads": threads, "accelerator": work.accelerator, "products": fastest()[0]}
+    products = fastest()[0] if work.accelerator == "cpu" else "the GPU's"
+    where = {"threads": threads, "accelerator": work.accelerator, "products": products}
     return {**facts, **where, "absent": {name: list(packages) for name, packages in absent().items()}}
 
 

@@ -86,7 +86,7 @@ class Work:
 _STACKS = ((1, 1), (1, 5), (8, 5))
 
 WORKS = {
-    "fashion": Work("fashion_mnist", (28, 28), (512, 512), 10, 128, rows=25_600, epochs=1, crowds=_STACKS[:2]),
+    "fashion": Work("fashion_mnist", (28, 28), (512, 512), 10, 128, rows=12_800, epochs=1, crowds=_STACKS[:2]),
     "digits": Work("digits", (64,), (64,), 10, 32, rows=1_280, epochs=10, crowds=_STACKS),
     "xor": Work("xor", (2,), (8,), 1, 4, rows=320, epochs=5, crowds=_STACKS),
 }

@@ -29,7 +29,7 @@ SMALL = {name: replace(work.made_small(), hidden=(4,)) for name, work in WORKS.i
 def test_everyone_has_a_turn_in_each_round_and_another_one_begins() -> None:
     order: list[str] = []
     runners = {name: lambda name=name: order.append(name) for name in "abc"}
-    taken = harness.take(runners, 4, retries=0)
+    taken = list(harness.take(runners, 4, retries=0))
     assert "".join(order) == "abcbcacababc"
     assert [list(one.seconds) for one in taken] == [["a", "b", "c"]] * 4
 
@@ -56,7 +56,7 @@ def test_a_disturbed_round_is_taken_again(
 
 def test_a_machine_that_cannot_be_watched_is_not_called_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness, "busy_seconds", lambda: None)
-    taken = harness.take({"a": lambda: None}, 2, retries=3)
+    taken = list(harness.take({"a": lambda: None}, 2, retries=3))
     assert [one.disturbed for one in taken] == [False, False]
     assert "could not be watched" in calm([one.foreign for one in taken], 3)
 
@@ -86,7 +86,7 @@ def section(**changes: Any) -> dict[str, Any]:
         {"competitor": FLOOR, "trials": 1, "folds": 1, "steps": 10, "seconds": [each / 4 for each in scales]},
     ]
     facts = {"network": "4-3-2, batch 10", "threads": 1, "accelerator": "cpu", "batch": 10, "products": "oneDNN"}
-    noted = {"machine": "a machine", "absent": {}, "foreign_cores": [0.0] * 3, "retries": 1}
+    noted = {"machine": "a machine", "commit": "abc", "absent": {}, "foreign_cores": [0.0] * 3, "retries": 1}
     return {**facts, **noted, "entries": entries, **changes}
 
 
@@ -193,9 +193,11 @@ def test_memory_is_that_of_the_command_with_its_children(tmp_path: Path) -> None
 
 def test_what_is_not_speed_has_tables_too() -> None:
     waits = [{"what": "`--help`", "limit": 1.0, "seconds": [0.5, 0.7, 0.6]}]
-    assert "| `--help` | 1 | 0.600 (0.500–0.700) |" in report({"a": {"machine": "m", "waits": waits}})
+    assert "| `--help` | 1 | 0.600 (0.500–0.700) |" in report({"a": {"machine": "m", "commit": "abc", "waits": waits}})
     peaks = {str(count): {"alone": 500.0 + 10 * count, "tree": 0.0} for count in (2, 5, 10)}
-    told = report({"a": {"machine": "m", "sweep": {"tree": 900.0}, "folds": peaks, "parameters": 1_000_000}})
+    told = report(
+        {"a": {"machine": "m", "commit": "abc", "sweep": {"tree": 900.0}, "folds": peaks, "parameters": 1_000_000}}
+    )
     assert "| a training | 10 | 600 |" in told
     assert "Another fold takes 10 MB: 2.5 times the 4.0 MB of its weights" in told
 
@@ -203,7 +205,7 @@ def test_what_is_not_speed_has_tables_too() -> None:
 def test_the_slope_of_a_curve_that_is_proportional_is_one() -> None:
     rows = {"rows": 10, "bytes": 4_000_000, "seconds": 2.0, "own": 1_000_000}
     curves = {"folds": [(1, [9.0]), (2, [1.0]), (20, [10.0])]}
-    told = report({"a": {"machine": "m", "curves": curves, "rows": [rows], "memory": 3_000_000}})
+    told = report({"a": {"machine": "m", "commit": "abc", "curves": curves, "rows": [rows], "memory": 3_000_000}})
     assert "| folds | 1: 9.000 · 2: 1.000 · 20: 10.000 | 1.00 |" in told
     assert "| 10 | 4 | 2.0 | 200,000.00 | 1 |" in told
 
@@ -228,6 +230,14 @@ def test_the_page_shows_what_the_timings_beside_it_say() -> None:
     assert command.filled(text, page(known)) == text
     drawn = re.findall(r"\]\((images/.+?)\)", text)
     assert all((command.PAGE.parent / name).is_file() for name in drawn)
+
+
+def test_rounds_are_added_to_those_of_the_same_work_only() -> None:
+    both = command.joined(section(), section(foreign_cores=[0.2, 0.3, 0.1]))
+    assert [entry["seconds"] for entry in both["entries"]][2] == [1.0, 3.0, 2.0, 1.0, 3.0, 2.0]
+    assert both["foreign_cores"] == [0.0, 0.0, 0.0, 0.2, 0.3, 0.1]
+    assert command.joined(section(threads=2), section())["foreign_cores"] == [0.0] * 3
+    assert command.joined(None, section()) == section()
 
 
 def test_the_command_prints_a_table_and_keeps_the_timings(

@@ -68,7 +68,7 @@ class Competitor:
 
 COMPETITORS = {
     OURS: Competitor("ours:lightning", together=True, scores=True, gpu=True),
-    "this project, as in a search": Competitor("ours:trial", together=True, scores=True, gpu=True, epochs=4, trials=1),
+    "this project, as in a search": Competitor("ours:trial", together=True, scores=True, gpu=True, epochs=3, trials=1),
     "this project, NumPy": Competitor("ours:scratch", together=True, scores=True),
     "JAX, scan over an epoch": Competitor("libraries:jax_scan", ("jax",)),
     "PyTorch, raw loop": Competitor("loops:raw", gpu=True),

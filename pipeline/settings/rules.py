@@ -96,7 +96,7 @@ def _numpy_engine(settings: Settings) -> Iterator[Problem]:
     why = "engine=numpy computes in one process on the CPU"
     if trainer.accelerator not in ("auto", "cpu"):
         yield Problem("trainer.accelerator", f"{why}: must be auto or cpu; got {trainer.accelerator}.")
-    if trainer.precision.startswith("bf16"):
+    if trainer.precision not in ("32-true", "64-true"):
         yield Problem("trainer.precision", f"{why}: must be 32-true or 64-true; got {trainer.precision}.")
     if trainer.devices not in (1, "auto"):
         yield Problem("trainer.devices", f"{why}: must be 1 or auto; got {trainer.devices}.")
@@ -123,6 +123,8 @@ def _accelerators(settings: Settings) -> Iterator[Problem]:
     trainer = settings.trainer
     if trainer.accelerator == "mps" and trainer.precision == "64-true":
         yield Problem("trainer.precision", "mps has no 64-bit floats; use 32-true or another accelerator.")
+    if trainer.accelerator in ("cpu", "mps", "tpu") and trainer.precision == "tf32":
+        yield Problem("trainer.precision", f"tf32 is arithmetic of CUDA GPUs; got {trainer.accelerator}. Use 32-true.")
 
 
 def _optimizer(settings: Settings) -> Iterator[Problem]:

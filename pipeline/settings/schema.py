@@ -167,8 +167,9 @@ class TrainerSettings(Section):
     """Machines that train together."""
     strategy: Text
     """Lightning's name of how several devices share the work: auto, ddp, ddp_spawn, …"""
-    precision: Literal["32-true", "64-true", "bf16-mixed", "bf16-true"]
-    """Of the arithmetic; fp16 is absent, because its loss scale would tie replicas together."""
+    precision: Literal["32-true", "64-true", "tf32", "bf16-mixed", "bf16-true"]
+    """Of the arithmetic; tf32 lets CUDA GPUs round the factors of float32 products to 10 bits. fp16 is absent, because
+    its loss scale would tie replicas together."""
     max_epochs: Count
     """Passes over the training rows; early stopping may end sooner."""
     batch_size: Count

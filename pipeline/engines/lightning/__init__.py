@@ -97,12 +97,12 @@ class LightningEngine:
 
     def _fit_together(self, members: list[Replica], data: Dataset, on_epoch: OnEpoch, turn: Turn, limit: int) -> None:
         from pipeline.engines.lightning.module import ReplicaModule
-        from pipeline.engines.lightning.trainer import build_trainer, quiet, threads
+        from pipeline.engines.lightning.trainer import build_trainer, products, quiet, threads
 
         module = ReplicaModule(members, data, on_epoch, turn, limit)
         trainer = build_trainer(self._settings)
         weights = sum(parameter.numel() for parameter in module.network.parameters())
-        with quiet(), threads(self._settings, 3.0 * weights * batch_size(members[0])):
+        with quiet(), products(self._settings), threads(self._settings, 3.0 * weights * batch_size(members[0])):
             trainer.fit(module)
 
 

@@ -27,13 +27,15 @@ def build_trainer(settings: Settings) -> Trainer:
     wanted = settings.trainer
     # Its INFO lines (which accelerators are there, why it stopped) come once per fit; `make doctor` tells them.
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    if wanted.precision == "tf32" and not torch.cuda.is_available():
+        raise ConfigError("trainer.precision=tf32 needs a CUDA GPU, and torch sees none; use 32-true.")
     try:
         return Trainer(
             accelerator=wanted.accelerator,
             devices=wanted.devices,
             num_nodes=wanted.num_nodes,
             strategy=wanted.strategy,
-            precision=wanted.precision,
+            precision="32-true" if wanted.precision == "tf32" else wanted.precision,
             max_epochs=-1,
             logger=False,
             enable_checkpointing=False,
@@ -64,6 +66,18 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*`LightningModule.training_step` returned `None`.*")
         warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
         yield
+
+
+@contextmanager
+def products(settings: Settings) -> Iterator[None]:
+    """Multiply as `trainer.precision` asks, and as before afterwards: torch keeps that choice for the whole process."""
+    before = torch.get_float32_matmul_precision()
+    if settings.trainer.precision == "tf32":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager
