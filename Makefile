@@ -89,7 +89,7 @@ $(READY): pyproject.toml constraints.txt
 	fi; \
 	rm -f $(READY); touch $(BUSY); \
 	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
-	    $(BIN) -m pip install -qq --disable-pip-version-check --editable '.[dashboard,test,check]'; \
+	    $(BIN) -m pip install -qq --disable-pip-version-check --editable '.[dashboard,postgres,dask,slurm,test,check]'; \
 	rm $(BUSY); touch $(READY)
 
 # Debian's packages for the tests. Who may not install them is told; the tests that need them say why they are skipped.

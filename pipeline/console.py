@@ -63,7 +63,7 @@ def exit_code(action: Callable[[], object]) -> int:
             return _interrupted()
         if isinstance(error, (PipelineError, HydraException)):
             print(error, file=sys.stderr)
-            return 2
+            return error.exit_code if isinstance(error, PipelineError) else 2
         if not isinstance(error, Exception):
             raise
         traceback.print_exc()
@@ -287,6 +287,8 @@ def _job(task: Task, failures: list[PipelineError]) -> Callable[[DictConfig], No
 
 
 def _interrupted() -> int:
+    if not leads():  # the first process tells; Lightning would kill it at once if another one ended with a number
+        return 0
     print("Interrupted.", file=sys.stderr)
     return 130
 

@@ -4,16 +4,22 @@
     ├── ConfigError          a setting that is unknown, mistyped, out of bounds, or at odds with another
     ├── DataError            rows that are missing, damaged, or unfit for what is asked of them
     ├── ExportError          a network that cannot be exported, or whose export would answer differently
-    └── StoreError           a tracking server or a study's storage that cannot be reached or does not fit
+    ├── StoreError           a tracking server or a study's storage that cannot be reached or does not fit
+    └── PeerLost             another of several processes that train one network has ended; exit code 1
 
 Everything else that escapes is a defect of this project and keeps its traceback (exit code 1).
 """
 
 from __future__ import annotations
 
+import re
+import sys
+
 
 class PipelineError(Exception):
     """Base of the errors a user can mend; the message says what was expected, what came and how to fix it."""
+
+    exit_code = 2
 
 
 class ConfigError(PipelineError):
@@ -41,3 +47,19 @@ def interruption(error: BaseException) -> KeyboardInterrupt | None:
     while behind is not None and not isinstance(behind, KeyboardInterrupt):
         behind = behind.__context__
     return behind
+
+
+class PeerLost(PipelineError):
+    """A process that trained together with this one is gone, and why is its own to tell."""
+
+    exit_code = 1
+
+
+def how_to_install(extra: str) -> str:
+    """The command that adds an optional extra of pyproject.toml to the environment in use."""
+    return f"{sys.executable} -m pip install --constraint constraints.txt --editable '.[{extra}]'"
+
+
+def shown(address: str) -> str:
+    """The address without a password that it may hold."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:…@", address)

@@ -118,7 +118,7 @@ def _delete(study: Study, storage: BaseStorage, uri: str | None, sure: bool) -> 
 
 def _told(study: Study, runs: Sequence[str], uri: str, files: Sequence[Path], shared: Sequence[Path]) -> str:
     """What is about to be deleted, and what stays."""
-    from pipeline.tracking.store import shown
+    from pipeline.errors import shown
 
     trials = len(study.get_trials(deepcopy=False))
     lines = [f"Study {study.study_name} with {trials} trials"]

@@ -8,6 +8,7 @@
     stopping   when enough has been found
     study      where trials are remembered, and what makes a study this study  -> Optuna's Study
     journal    the file of studies
+    database   a study's database: opened, and waited for while it is away
     warm_start trials given in a file
     trial      one trial: ask → compose → enter a stack → tell                 -> Attempt
     worker     the trials that train together in one process, and who is next
@@ -36,13 +37,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
 
-from pipeline.errors import ConfigError, interruption
+from pipeline.errors import ConfigError, StoreError, interruption
 from pipeline.search import clusters, pages, samplers, warm_start
 from pipeline.search.calls import remember
 from pipeline.search.closing import Deliver, Found, conclude
@@ -84,7 +85,7 @@ def search(
     identity = Identity.of(settings, space, data.fingerprint)
     name = rules.study_name or f"{settings.task_name}-{identity.digest}"
     with alone(rules.storage, name, HOST), ExitStack() as open_run:
-        storage = connect(rules.storage)
+        storage = connect(rules.storage, rules.heartbeat)
         study = open_study(storage, name, identity, space, objectives)
         samplers.equip(study, settings, space)
         session = open_run.enter_context(Session(study, rules.heartbeat, rules.executor != "local"))
@@ -127,7 +128,8 @@ def _ended_by(say_farewell: Callable[[], None]) -> Iterator[None]:
         yield
     except BaseException as error:
         if isinstance(error, SystemExit) or interruption(error):
-            say_farewell()
+            with suppress(StoreError):  # with the storage away, too, an interruption is one
+                say_farewell()
         raise
 
 

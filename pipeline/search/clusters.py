@@ -9,12 +9,11 @@ from __future__ import annotations
 import importlib
 import os
 import re
-import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError, PipelineError, how_to_install
 from pipeline.search.worker import work
 
 if TYPE_CHECKING:
@@ -39,8 +38,7 @@ def demand(rules: SearchSettings) -> Any:
     except ImportError as error:
         raise ConfigError(
             f"search.executor={extra} needs the package {_PACKAGES[extra]}, which is not installed ({error}). Install "
-            f"the extra {extra} beside the project: {sys.executable} -m pip install --constraint constraints.txt "
-            f"--editable '.[{extra}]'"
+            f"the extra {extra} beside the project: {how_to_install(extra)}"
         ) from error
     if extra == "dask" and rules.cluster is None:
         raise ConfigError(

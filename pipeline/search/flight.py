@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, StoreError
 from pipeline.search.crew import Crew, Shift, crew_of
+from pipeline.search.database import Patient
 from pipeline.search.orphans import Orphanage, bury
 from pipeline.search.progress import Bar, standing
 from pipeline.search.sessions import Session
@@ -150,21 +152,25 @@ class Flight:
 
     def _call_back(self) -> None:
         """Let trials in flight end after their epoch; a second Ctrl-C ends them now. What they leave is given back."""
-        self._session.tell("stopping")
-        try:
-            if self._shifts:
-                print("Stopping after the epoch in progress; Ctrl-C again stops at once.", file=sys.stderr)
-            deadline = time.monotonic() + self._job.rules.heartbeat
-            self._end_those_in_line()
-            while time.monotonic() < deadline and not all(shift.over() for shift in self._shifts.values()):
-                time.sleep(_LOOK_EVERY)
-        except KeyboardInterrupt:
-            pass
+        if isinstance(self._storage, Patient):
+            self._storage.hurry()
+        with suppress(KeyboardInterrupt, StoreError):  # a storage that is away tells the workers nothing
+            self._session.tell("stopping")
+            self._wait_for_workers()
         for shift in self._shifts.values():
             if not shift.over():
                 shift.end()
         self._crew.dismiss()
-        self._orphanage.take_back(())
+        with suppress(StoreError):
+            self._orphanage.take_back(())
+
+    def _wait_for_workers(self) -> None:
+        if self._shifts:
+            print("Stopping after the epoch in progress; Ctrl-C again stops at once.", file=sys.stderr)
+        deadline = time.monotonic() + self._job.rules.heartbeat
+        self._end_those_in_line()
+        while time.monotonic() < deadline and not all(shift.over() for shift in self._shifts.values()):
+            time.sleep(_LOOK_EVERY)
 
     # ---- other machines
 

@@ -174,9 +174,10 @@ def worst_values(objectives: Sequence[Objective], costs: Mapping[str, float]) ->
 # The best of a study --------------------------------------------------------------------------------------------------
 
 
-def candidates(study: Study) -> list[FrozenTrial]:
-    """Complete trials that keep the constraints."""
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+def candidates(study: Study, among: Sequence[FrozenTrial] | None = None) -> list[FrozenTrial]:
+    """Complete trials (of all, or of those given) that keep the constraints."""
+    trials = study.get_trials(deepcopy=False) if among is None else among
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     return [t for t in complete if all(map(math.isfinite, t.values)) and all(x <= 0 for x in t.constraints.values())]
 
 

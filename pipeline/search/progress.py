@@ -16,7 +16,7 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from pipeline.search.objectives import Objective, ranked, told
+from pipeline.search.objectives import Objective, candidates, ranked, told
 from pipeline.search.space import short
 from pipeline.search.study import finished
 
@@ -40,7 +40,7 @@ class Standing:
     """A moment of a search.
 
     epochs: of one trial; 0 where trials do not report them. best: in the first objective. left: seconds, None before
-    there is anything to judge by.
+    there is anything to judge by. over: the trials that are done.
     """
 
     done: int
@@ -49,16 +49,19 @@ class Standing:
     running: tuple[Running, ...]
     best: float | None
     left: float | None
+    over: Sequence[FrozenTrial] = ()
 
 
 def standing(study: Study, total: int, epochs: int, until: float) -> Standing:
-    """Read the study. `epochs`: of one trial, 0 if they are not reported; `until`: seconds to the last start."""
-    over = finished(study)
-    running = tuple(_running(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
-    best = [trial.values[0] for trial in ranked(study)[:1]]
+    """Read the study, once: on a database that takes several queries. `epochs`: of one trial, 0 if they are not
+    reported; `until`: seconds to the last start."""
+    trials = study.get_trials(deepcopy=False)
+    over = [trial for trial in trials if trial.state.is_finished()]
+    running = tuple(_running(trial) for trial in trials if trial.state is TrialState.RUNNING)
+    best = [trial.values[0] for trial in ranked(study, candidates(study, trials))[:1]]
     each = _seconds_each(over, running, epochs)
     left = None if each is None else _left(total - len(over), each, running, until)
-    return Standing(len(over), total, epochs, running, best[0] if best else None, left)
+    return Standing(len(over), total, epochs, running, best[0] if best else None, left, over)
 
 
 def _running(trial: FrozenTrial) -> Running:
@@ -124,7 +127,7 @@ class Bar:
     def __init__(
         self, look: Callable[[], Standing], study: Study, objectives: Sequence[Objective], shown: bool
     ) -> None:
-        self._look, self._study, self._objectives = look, study, objectives
+        self._look, self._objectives = look, objectives
         self._bar = self._open() if shown and sys.stderr.isatty() else None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -160,7 +163,7 @@ class Bar:
 
     def _tell(self) -> None:
         now = self._look()
-        fresh = [trial for trial in finished(self._study) if trial.number not in self._said]
+        fresh = [trial for trial in now.over if trial.number not in self._said]
         self._said.update(trial.number for trial in fresh)
         lines = [line(trial, self._objectives) for trial in fresh]
         beside = sentence(now, self._objectives[0])

@@ -6,10 +6,8 @@ import copy
 import hashlib
 import json
 import os
-import random
 import re
 import tempfile
-import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.metrics import Direction
+from pipeline.search.database import is_url, open_database, why_not
 from pipeline.search.journal import Journal
 from pipeline.search.objectives import Objective
 from pipeline.search.space import Space
@@ -63,9 +62,6 @@ _FREE = (
     "search.space",  # the space that is really searched is compared apart
 )
 _IDENTITY, _SPACE = "identity", "space"
-_MORE_ATTEMPTS = 4
-# What a database says of two machines that create its tables at the same time: a moment later they are there.
-_CREATED_BY_ANOTHER = ("IntegrityError", "ProgrammingError")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,61 +105,38 @@ def _is_free(name: str) -> bool:
     return any(name == free or name.startswith(f"{free}.") for free in _FREE)
 
 
-def _is_url(address: str) -> bool:
-    return "://" in address
-
-
 def absolute(address: str) -> str:
     """A journal's path for processes with other working directories; a URL as it is."""
-    return address if _is_url(address) else str(Path(address).expanduser().resolve())
+    return address if is_url(address) else str(Path(address).expanduser().resolve())
 
 
 def exists(address: str) -> bool:
     """Whether something is there that can be opened; of a server only opening it tells."""
-    return _is_url(address) or Path(absolute(address)).is_file()
+    return is_url(address) or Path(absolute(address)).is_file()
 
 
-def connect(address: str) -> BaseStorage:
+def connect(address: str, heartbeat: float = 0.0, known: bool = False) -> BaseStorage:
     """The storage at a journal file's path (folders are made) or at a database URL.
+
+    heartbeat, known: of a database, as `database.open_database` has it.
 
     Raises StoreError if it cannot be opened.
     """
     try:
-        if _is_url(address):
-            return _database(address)
+        if is_url(address):
+            return open_database(address, heartbeat, known)
         path = Path(absolute(address))
         path.parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(Journal(path))
+    except StoreError:
+        raise
     except Exception as error:  # every driver has exceptions of its own
-        raise _cannot_open(address, error) from error
-
-
-def _database(url: str) -> BaseStorage:
-    """Connections that a server dropped are noticed and replaced, and each process keeps one while it has nothing to
-    ask: a server allows a hundred by default."""
-    kept = {} if url.startswith("sqlite") else {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 9}
-    for _ in range(_MORE_ATTEMPTS):
-        try:
-            return get_storage(RDBStorage(url, engine_kwargs=kept))
-        except Exception as error:
-            if type(error).__name__ not in _CREATED_BY_ANOTHER:
-                raise
-            time.sleep(random.uniform(0.2, 1.0))
-    return get_storage(RDBStorage(url, engine_kwargs=kept))
-
-
-def _cannot_open(address: str, error: Exception) -> StoreError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    shown = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:…@", address)  # without a password
-    return StoreError(
-        f"search.storage={shown} cannot be opened: {reason}. Expected the path of a journal file in a folder that can "
-        "be written, or an Optuna storage URL whose driver is installed."
-    )
+        raise StoreError(why_not(address, error)) from error
 
 
 def lock_of(address: str, name: str, host: str) -> Path:
     """The file whose lock says that a process of this machine is at work on the study."""
-    folder = Path(tempfile.gettempdir()) if _is_url(address) else Path(absolute(address)).parent
+    folder = Path(tempfile.gettempdir()) if is_url(address) else Path(absolute(address)).parent
     return folder / re.sub(r"[^\w.-]", "_", f"{name}.{host}.lock")
 
 
@@ -186,7 +159,7 @@ def alone(address: str, name: str, host: str) -> Iterator[None]:
             "for it; to run trials side by side, give one call search.workers=2 or more."
         ) from None
     except OSError as error:
-        raise _cannot_open(address, error) from error
+        raise StoreError(why_not(address, error)) from error
     try:
         yield
     finally:
@@ -239,15 +212,18 @@ def finished(study: Study) -> list[FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
 
 
-def ask(study: Study, storage: BaseStorage, worker: str, host: str) -> Trial:
-    """The next trial, marked as this worker's: the first that waits, else a new one.
+def ask(
+    study: Study, storage: BaseStorage, worker: str, host: str, among: Sequence[FrozenTrial] | None = None
+) -> Trial:
+    """The next trial, marked as this worker's: the first that waits, else a new one. among: all trials, if just read.
 
     A new trial is begun and marked in one step. By Optuna's own `ask` it would run for a moment without saying whose
     it is, and for ever if its process was killed in that moment.
     """
     owner = {"worker": worker, "host": host, "process": os.getpid()}
     study_id = storage.get_study_id_from_name(study.study_name)
-    for waiting in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+    trials = study.get_trials(deepcopy=False) if among is None else among
+    for waiting in [trial for trial in trials if trial.state is TrialState.WAITING]:
         trial = storage.get_trial_id_from_study_id_trial_number(study_id, waiting.number)
         with suppress(optuna.exceptions.UpdateFinishedTrialError):
             if storage.set_trial_state_values(trial, TrialState.RUNNING):  # true for one asker only

@@ -165,7 +165,8 @@ class Job:
 class Attempt:
     """One trial under way, from its values to what the study is told.
 
-    worker: names who trains it. shape: what trials must agree on to share a stack.
+    worker: names who trains it. reported: the last epoch that the study knows of, from an attempt that was cut off; 0
+    for none. shape: what trials must agree on to share a stack.
     """
 
     job: Job
@@ -173,6 +174,7 @@ class Attempt:
     trial: Trial
     data: Dataset
     worker: str
+    reported: int = 0
     shape: str = ""
     replicas: list[Replica] = field(default_factory=list)
 
@@ -198,13 +200,12 @@ class Attempt:
         self.settings = self.job.compose(self.overrides, self.job.folder(self.number), device)
         self._plan = plan_of(self.settings)
         self.replicas = replicas(self.data, self.settings, self._plan, self.number)
-        reported = self.study.get_trials(deepcopy=False)[self.number].last_step or 0
         self._follower = Follower(
             self.trial,
             self.settings,
             self.job.followed,
             [replica.split.fold for replica in self.replicas],
-            reported,
+            self.reported,
         )
         return self._keeps_limits(engine)
 

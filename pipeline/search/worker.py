@@ -36,7 +36,7 @@ from pipeline.search.study import ask, connect, give_back, is_held_by
 from pipeline.search.trial import Attempt, Job
 from pipeline.settings import DataSettings, Settings
 
-_LOOK_EVERY = 1.0  # seconds between two looks whether the search is to end
+_LOOKS = 50  # a second, of all workers together and at most one of each, whether the search is to end
 _SAME_FAILURES = 3  # in a row: then it is the search that is wrong, not a trial
 _MULTIPLICATIONS = 4e7
 """Of one step of a whole stack: up to here more networks cost hardly more (measured on two cores)."""
@@ -69,7 +69,7 @@ class Worker:
 
     def __init__(self, job: Job, name: str, index: int) -> None:
         self._job, self._name = job, name
-        self._storage = connect(job.storage)
+        self._storage = connect(job.storage, job.rules.heartbeat, known=True)
         self._study = load_study(study_name=job.study_name, storage=self._storage)
         equip(self._study, job.settings, job.space)
         self._stop_rules = StopRules(job.rules, job.objectives, job.settings.seed)
@@ -129,10 +129,13 @@ class Worker:
 
     def _ask(self, again: bool = False) -> Attempt | None:
         """The next trial, ready to train; None where none is to begin. again: it was asked for by an earlier call."""
-        while self._is_one_left() and (again or self._may_begin()):
-            trial = ask(self._study, self._storage, self._name, HOST)
-            attempt = Attempt(self._job, self._study, trial, self._data, self._name)
-            if self._ahead_of(attempt.number) >= self._most_trials():
+        while (known := self._trials_if_one_is_left()) is not None and (again or self._may_begin()):
+            trial = ask(self._study, self._storage, self._name, HOST, known)
+            trials = self._study.get_trials(deepcopy=False)
+            attempt = Attempt(
+                self._job, self._study, trial, self._data, self._name, trials[trial.number].last_step or 0
+            )
+            if _begun(trials[: attempt.number]) >= self._most_trials():
                 self._give_back(attempt)  # another worker was faster
                 return None
             if self._is_ready(attempt):
@@ -151,10 +154,11 @@ class Worker:
             self._failed(attempt, error)
             return False
 
-    def _is_one_left(self) -> bool:
+    def _trials_if_one_is_left(self) -> list[FrozenTrial] | None:
+        """All trials, if there may be one more; a database is not asked for them twice."""
         self._look_for_a_stop()
         trials = self._study.get_trials(deepcopy=False)
-        return sum(trial.state is not TrialState.WAITING for trial in trials) < self._most_trials()
+        return trials if _begun(trials) < self._most_trials() else None
 
     def _most_trials(self) -> int:
         return most_trials(self._study, self._job.rules, self._job.space)
@@ -162,11 +166,6 @@ class Worker:
     def _may_begin(self) -> bool:
         """Whether time and the stop rules let another trial begin."""
         return time.time() < self._job.until and self._stop_rules.reason(self._study) is None
-
-    def _ahead_of(self, number: int) -> int:
-        """Trials that began before this one."""
-        trials = self._study.get_trials(deepcopy=False)
-        return sum(trial.state is not TrialState.WAITING for trial in trials if trial.number < number)
 
     def _plan_of(self, settings: Settings) -> Plan:
         """Trials that validate alike share their splits, and what is learnt from their rows."""
@@ -243,7 +242,8 @@ class Worker:
             attempt.cut_off(KeyboardInterrupt("another worker has taken over"))
             return
         try:
-            attempt.trial.set_user_attr("left", self._boundary)
+            if self._job.here:  # several workers cannot agree on boundaries
+                attempt.trial.set_user_attr("left", self._boundary)
             attempt.conclude()
             self._failures.clear()
         except Exception as error:
@@ -293,7 +293,7 @@ class Worker:
 
     def _look_for_a_stop(self) -> None:
         """Raise Stopped if this call of the search is to end. Not asked at every boundary: it costs a query."""
-        if self._job.here or time.monotonic() - self._looked < _LOOK_EVERY:
+        if self._job.here or time.monotonic() - self._looked < max(1.0, self._job.rules.workers / _LOOKS):
             return
         self._looked = time.monotonic()
         if is_called_back(self._study.user_attrs, self._job.session, self._job.rules.heartbeat):
@@ -309,6 +309,11 @@ class Worker:
 def beat_of(worker: str) -> str:
     """The study's attribute in which a worker leaves the time of its last epoch."""
     return f"beat of {worker}"
+
+
+def _begun(trials: Sequence[FrozenTrial]) -> int:
+    """How many of them are over or under way."""
+    return sum(trial.state is not TrialState.WAITING for trial in trials)
 
 
 def _last_boundary(trial: FrozenTrial) -> int:

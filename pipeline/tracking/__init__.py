@@ -32,6 +32,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import shown
 from pipeline.figures import epoch_values, save
 from pipeline.predictions import out_of_fold
 from pipeline.ranks import leads
@@ -40,7 +41,7 @@ from pipeline.tracking import provenance, records
 from pipeline.tracking.dataset import DataInput
 from pipeline.tracking.note import describe, run_name, short, trial_name
 from pipeline.tracking.records import End, Start, mean, points_of
-from pipeline.tracking.store import Address, Point, artifact_root, check, newest_experiment, now, shown, store_uri
+from pipeline.tracking.store import Address, Point, artifact_root, check, newest_experiment, now, store_uri
 from pipeline.tracking.tensorboard import event_files
 from pipeline.tracking.views import QUESTIONS, link
 from pipeline.tracking.writer import Writer

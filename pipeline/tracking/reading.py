@@ -16,9 +16,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import PipelineError, StoreError
+from pipeline.errors import PipelineError, StoreError, shown
 from pipeline.results import RunResult
-from pipeline.tracking.store import _failures, _opening, _reason, _sqlite_path, shown, store_uri
+from pipeline.tracking.store import _failures, _opening, _reason, _sqlite_path, store_uri
 from pipeline.tracking.tables import OUT_OF_FOLD, read_out_of_fold
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pipeline.errors import StoreError
-from pipeline.tracking.store import _failures, _opening, _reason, _sqlite_path, shown
+from pipeline.errors import StoreError, shown
+from pipeline.tracking.store import _failures, _opening, _reason, _sqlite_path
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

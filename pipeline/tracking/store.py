@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import os
-import re
 import socket
 import sqlite3
 import ssl
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pipeline.errors import StoreError
+from pipeline.errors import StoreError, how_to_install, shown
 from pipeline.export import CARD
 from pipeline.tracking import views
 
@@ -74,11 +73,6 @@ def _sqlite_path(uri: str) -> Path | None:
 def artifact_root(uri: str) -> str:
     """The URI of the folder for the files of runs: `mlruns` beside a SQLite database, else in the working directory."""
     return (_sqlite_path(uri) or Path("mlflow.db").absolute()).with_name("mlruns").as_uri()
-
-
-def shown(uri: str) -> str:
-    """The address without a password that it may hold."""
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:…@", uri)
 
 
 def _reach(uri: str) -> None:
@@ -152,15 +146,27 @@ def _opening(uri: str) -> Iterator[MlflowClient]:
     except Exception as error:
         raise StoreError(
             f"The tracking store must be an MLflow server or a database that can be used. {shown(uri)} cannot: "
-            f"{_reason(error)}. Start it, or name another one by `tracking.uri=…` or MLFLOW_TRACKING_URI "
+            f"{_reason(error)}. {_driver(error)}Start it, or name another by `tracking.uri=…` or MLFLOW_TRACKING_URI "
             "(sqlite:///mlflow.db needs no server), or go without by `tracking=null`."
         ) from error
 
 
-def _reason(error: BaseException) -> str:
-    """The first line of what went wrong at the bottom of it: on top lie pages of SQL or of connection pools."""
+def _bottom(error: BaseException) -> BaseException:
     while below := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
         error = below
+    return error
+
+
+def _driver(error: BaseException) -> str:
+    """How to install what a database's URL asks for, where that is what is missing."""
+    if not isinstance(_bottom(error), ImportError):
+        return ""
+    return f"For PostgreSQL: {how_to_install('postgres')}, and postgresql+psycopg://…; otherwise its driver. "
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what went wrong at the bottom of it: on top lie pages of SQL or of connection pools."""
+    error = _bottom(error)
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
@@ -219,6 +225,7 @@ class Store:
             self._client = client
             self.experiment_id = _experiment_id(client, address)
         self._ids: dict[str, str] = {}  # key -> id
+        self._begun: set[str] = set()  # keys of runs that were asked for
         self._running: set[str] = set()  # ids of those that were started here and not ended
         self._curves: dict[str, set[int]] = {}  # run -> epochs that are in its curve
         self._arranged = False
@@ -228,10 +235,16 @@ class Store:
         return self._ids.get(run, run)
 
     def start(self, key: str, name: str, level: str, parent: str | None, tags: Mapping[str, str], at: int) -> str:
-        """A new run's id; `at` in ms since 1970."""
+        """A new run's id; `at` in ms since 1970. Of one that is there, since a server went away meanwhile, its own."""
+        if key in self._ids:
+            return self._ids[key]
         above = {"mlflow.parentRunId": self.id_of(parent)} if parent else {}
         known = {"level": level, _KEY: key, **above}
-        run = self._client.create_run(self.experiment_id, at, {**tags, **known}, name)
+        # A server that went away may have made the run before it could say so.
+        run = next(iter(self.runs(f"tags.`{_KEY}` = '{key}'")), None) if key in self._begun else None
+        self._begun.add(key)
+        run = run or self._client.create_run(self.experiment_id, at, {**tags, **known}, name)
+        self._begun.discard(key)
         self._ids[key] = str(run.info.run_id)
         self._running.add(self._ids[key])
         return self._ids[key]

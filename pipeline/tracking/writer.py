@@ -8,6 +8,8 @@ as well: beside small networks it cost more than writing in line (150 ms a trial
 What is handed over is a function of `pipeline.tracking.records` with its arguments; all are done in their order. The
 other process has a session of its own, so that Ctrl-C does not reach it. When the pipe ends, because the training
 process has ended or was killed, it finishes what it was given, ends runs that nobody ended as KILLED, and is gone.
+
+While a server is away, what is handed over is kept, and written in its order once the server is back.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -30,9 +34,10 @@ from dataclasses import dataclass
 from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import IO, Any, NoReturn
+from urllib.parse import urlsplit
 
-from pipeline.errors import StoreError
-from pipeline.tracking.store import Address, Store, _failures, _reach, _reason, shown
+from pipeline.errors import StoreError, shown
+from pipeline.tracking.store import Address, Store, _failures, _reach, _reason
 
 Work = Callable[..., Any]
 """Called with the store and what it is about; a function of a module, since it is sent by its name."""
@@ -42,6 +47,9 @@ _HEAD = struct.Struct(">QQ")  # ticket, length of what follows
 _MOST_WAITING = 500  # messages, about a hundred trials; who has more to record waits until the store has caught up
 _LEAVE_AFTER = 30.0  # seconds that the end of the training process waits; the other one goes on without it
 _GONE = "the process that writes to it has ended"
+_NO_TICKET = 0
+_KEEPS_FOR = 300.0  # seconds that a server may be away; then what it missed is given up
+_ASKS_EVERY = 2.0  # seconds, whether it is back
 
 
 class Writer:
@@ -58,7 +66,7 @@ class Writer:
         return str(self._opened.result())
 
     def later(self, otherwise: str, work: Work, *about: Any) -> Future[Any]:
-        """Have it done, without waiting unless very much is to be done already.
+        """Have it done, without waiting unless very much is to be done already; while the server is away it is kept.
 
         What fails is a warning; `otherwise` tells what follows from it.
         """
@@ -68,7 +76,7 @@ class Writer:
                 _LOG.warning("The tracking store %s failed: %s. %s", shown(self.uri), error, otherwise)
 
         _process().make_room()
-        answer = _process().send(self._address, work, about)
+        answer = _process().send(self._address, work, about, keep=True)
         answer.add_done_callback(tell)
         return answer
 
@@ -94,11 +102,19 @@ class _Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """value: what the work returned. reason: why it failed. refused: the whole of what the user is to be told."""
+    """value: what the work returned. reason: why it failed. refused: the whole of what the user is to be told.
+
+    notice: what the user is to be told apart from any work.
+    """
 
     value: Any = None
     reason: str = ""
     refused: str = ""
+    notice: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.reason or self.refused)
 
     def settle(self, future: Future[Any]) -> None:
         if self.refused:
@@ -134,9 +150,9 @@ class _Process:
             thread.start()
         Finalize(None, self._close, exitpriority=10)  # atexit is not run in the workers of multiprocessing
 
-    def send(self, address: Address, work: Work | None, about: tuple[Any, ...]) -> Future[Any]:
-        """Without `work` the store is opened, and its experiment's id returned."""
-        content = pickle.dumps((address, work, about), protocol=pickle.HIGHEST_PROTOCOL)
+    def send(self, address: Address, work: Work | None, about: tuple[Any, ...], keep: bool = False) -> Future[Any]:
+        """Without `work` the store is opened, and its experiment's id returned. keep: while the server is away."""
+        content = pickle.dumps((address, work, about, keep), protocol=pickle.HIGHEST_PROTOCOL)
         future: Future[Any] = Future()
         with self._changed:
             ticket = next(self._numbers)
@@ -176,6 +192,9 @@ class _Process:
 
     def _settle(self, ticket: int, answer: _Answer) -> None:
         """Tell first and forget then: `drain` ends when all has been told."""
+        if ticket == _NO_TICKET:
+            _LOG.warning("%s", answer.notice)
+            return
         answer.settle(self._waiting[ticket])
         with self._changed:
             del self._waiting[ticket]
@@ -233,12 +252,14 @@ def serve() -> NoReturn:
     os.dup2(2, 1)  # what a library prints is no answer
     inbox: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(inbox,), daemon=True).start()
-    desk = _Desk()
-    while (message := inbox.get()) is not None:
-        ticket, content = message
-        answer = desk.attempt(content)
+
+    def answer(ticket: int, answer: _Answer) -> None:
         with suppress(OSError):  # who asked may be gone; what it handed over is done nevertheless
             _write(answers, ticket, pickle.dumps(answer))
+
+    desk = _Desk(answer)
+    while (message := desk.next(inbox)) is not None:
+        desk.take(*message)
     desk.clear()
     os._exit(0)
 
@@ -250,16 +271,67 @@ def _receive(inbox: queue.SimpleQueue[tuple[int, bytes] | None]) -> None:
     inbox.put(None)
 
 
-class _Desk:
-    """The stores that this process writes to."""
+@dataclass(slots=True)
+class _Backlog:
+    """What a server has missed, in its order, and since when. Nothing of it is answered yet."""
 
-    def __init__(self) -> None:
+    since: float
+    reason: str
+    work: deque[tuple[int, Work | None, tuple[Any, ...]]]
+
+
+class _Desk:
+    """The stores that this process writes to. answer: gives an answer to a ticket."""
+
+    def __init__(self, answer: Callable[[int, _Answer], None]) -> None:
+        self._answer = answer
         self._stores: dict[Address, Store] = {}
         self._doubtful: set[str] = set()  # those that failed last time
+        self._missed: dict[Address, _Backlog] = {}
 
-    def attempt(self, content: bytes) -> _Answer:
+    def next(self, inbox: queue.SimpleQueue[tuple[int, bytes] | None]) -> tuple[int, bytes] | None:
+        """The next message; meanwhile servers that were away get what they missed."""
+        while True:
+            try:
+                return inbox.get(timeout=_ASKS_EVERY if self._missed else None)
+            except queue.Empty:
+                self._catch_up()
+
+    def take(self, ticket: int, content: bytes) -> None:
+        """Do it and answer, or keep it."""
+        address, work, about, keep = pickle.loads(content)
+        if keep and address in self._missed:
+            self._missed[address].work.append((ticket, work, about))
+            return
+        answer = self._attempt(address, work, about)
+        if not (keep and answer.failed and _is_away(address.uri)):
+            self._answer(ticket, answer)
+            return
+        reason = answer.reason or "it cannot be reached"
+        self._missed[address] = _Backlog(time.monotonic(), reason, deque([(ticket, work, about)]))
+        written = f"What is recorded now is written when it is back, if that is within {_KEEPS_FOR:.0f} s."
+        self._tell(f"The tracking store {shown(address.uri)} is away ({reason}). {written}")
+
+    def _tell(self, notice: str) -> None:
+        self._answer(_NO_TICKET, _Answer(notice=notice))
+
+    def _catch_up(self) -> None:
+        for address, missed in list(self._missed.items()):
+            late = time.monotonic() - missed.since > _KEEPS_FOR
+            while missed.work and (late or not _is_away(address.uri)):
+                ticket, work, about = missed.work[0]
+                answer = _Answer(reason=missed.reason) if late else self._attempt(address, work, about)
+                if answer.failed and not late and _is_away(address.uri):
+                    break
+                missed.work.popleft()
+                self._answer(ticket, answer)
+            if not missed.work:
+                del self._missed[address]
+                if not late:
+                    self._tell(f"The tracking store {shown(address.uri)} is back, and has what it missed.")
+
+    def _attempt(self, address: Address, work: Work | None, about: tuple[Any, ...]) -> _Answer:
         try:
-            address, work, about = pickle.loads(content)
             with self._watching(address.uri):
                 store = self._store(address)
                 return _Answer(store.experiment_id if work is None else work(store, *about))
@@ -288,7 +360,21 @@ class _Desk:
         self._doubtful.discard(uri)
 
     def clear(self) -> None:
-        """End what nobody ended."""
+        """Write what was missed, and end what nobody ended."""
+        while self._missed:
+            self._catch_up()
+            time.sleep(_ASKS_EVERY if self._missed else 0)
         for address, store in self._stores.items():
             with suppress(*_failures()), self._watching(address.uri):
                 store.end_all()
+
+
+def _is_away(uri: str) -> bool:
+    """Whether it is a server that cannot be reached; a file that cannot be used will not come back."""
+    if not urlsplit(uri).hostname:
+        return False
+    try:
+        _reach(uri)
+    except OSError:
+        return True
+    return False

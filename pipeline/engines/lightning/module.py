@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from pipeline.data import Dataset
@@ -30,6 +30,7 @@ from pipeline.engines.lightning.networks import names_in_a_row, network_for_a_st
 from pipeline.engines.lightning.optimizer import advance, begin_epoch, begin_step, build_optimizer, regroup
 from pipeline.engines.lightning.schedules import Rates
 from pipeline.engines.lightning.stacked import Arena, SingleNetwork, StackedDropout, StackedNetwork, Step, stack
+from pipeline.errors import PeerLost
 from pipeline.folds import Replica
 from pipeline.metrics import metrics_of
 from pipeline.results import Epoch, LayerState, Status
@@ -159,12 +160,22 @@ class ReplicaModule(LightningModule):
         else:
             loss = self._by_autograd(batch)
         if self._processes > 1:
-            self.arena.grads.copy_(self.trainer.strategy.reduce(self.arena.grads, reduce_op="sum"))
-            loss = self.trainer.strategy.reduce(loss, reduce_op="sum")
+            self._add_up(self.arena.grads, loss)
         self._losses[step] = loss
         if step + 1 == self.steps:
             self._gradient_norm = self.arena.grads.norm(dim=1)
         self._clip()
+
+    def _add_up(self, *parts: Tensor) -> None:
+        """Sum over the processes, in place. Lightning's own `reduce` would wait at a barrier before each."""
+        try:
+            for part in parts:
+                distributed.all_reduce(part)
+        except RuntimeError as error:  # of the connection; what this process does wrong it did before
+            raise PeerLost(
+                f"One of the {self._processes} processes that train together has ended; its own message, if it left "
+                f"one, says why. ({str(error).splitlines()[0]})"
+            ) from error
 
     def _prepare(self, rows: Tensor) -> list[Batch]:
         """Row numbers (steps, R, B) to this process's share of the batches."""
