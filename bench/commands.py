@@ -172,11 +172,12 @@ WAITS = (
 
 def memory() -> dict[str, Any]:
     """Peak memory of a short search with the default network and data, and of training against folds."""
-    short = ["search.n_trials=4", "search.timeout=null", "trainer.max_epochs=2"]
+    short = ["search.n_trials=3", "search.timeout=null", "trainer.max_epochs=1"]
+    few = ["trainer.max_epochs=1", "data.limit=6000"]  # all rows are loaded, these are trained on
     with checkout() as folder:
         sweep = peak_memory(["scripts/sweep.py", *short], folder)
         folds = {
-            count: peak_memory(["scripts/train.py", "trainer.max_epochs=1", f"validation.folds={count}"], folder)
+            count: peak_memory(["scripts/train.py", *few, f"validation.folds={count}"], folder)
             for count in (2, 5, 10, 20)
         }
     return {"sweep": sweep, "folds": folds, "parameters": 784 * 512 + 512 + 512 * 512 + 512 + 512 * 10 + 10}

@@ -71,9 +71,11 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def products(settings: Settings) -> Iterator[None]:
     """Multiply as `trainer.precision` asks, and as before afterwards: torch keeps that choice for the whole process."""
+    if settings.trainer.precision != "tf32":
+        yield  # without a look at the choice: torch refuses one once a single library has been told otherwise
+        return
     before = torch.get_float32_matmul_precision()
-    if settings.trainer.precision == "tf32":
-        torch.set_float32_matmul_precision("high")
+    torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:
