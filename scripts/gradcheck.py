@@ -63,15 +63,15 @@ def by_lightning(
     mask = None if batch.mask is None else torch.from_numpy(batch.mask)
     class_weights = None if replica.class_weights is None else torch.from_numpy(replica.class_weights).double()[None]
     targets = torch.from_numpy(batch.targets)
-    total = float(targets.numel()) if class_weights is None else class_weights.gather(1, targets).sum(1)
+    total = float(targets.numel()) if class_weights is None else class_weights.gather(1, targets).sum(1)[None]
     criterion = Criterion(replica.settings.loss, data.classes)
     with torch.no_grad():
         logits, steps = network.trace(torch.from_numpy(batch.inputs), mask)
-        _, by_logits = criterion.gradient(logits, targets, class_weights, None, total)
+        (goal,) = criterion.goals(logits, targets[None], class_weights, None, total)
+        _, by_logits = criterion.gradient(logits, goal)
         network.backward(by_logits, steps)
-    shapes = {name: parameter.shape[1:] for name, parameter in network.named_parameters()}
-    parts = torch.split(arena.grads[0], [shape.numel() for shape in shapes.values()])
-    return {name: part.view(shape).numpy() for part, (name, shape) in zip(parts, shapes.items(), strict=True)}
+    names = [name for name, _ in network.named_parameters()]
+    return {name: part.numpy() for name, part in zip(names, arena.gradients(0), strict=True)}
 
 
 def report(checks: Mapping[str, list[Check]]) -> bool:

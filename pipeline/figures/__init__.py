@@ -3,12 +3,13 @@
 style        colours, sizes, labels, saving
 tables       the numbers behind the pictures of an experiment
 experiment   which ones an experiment has, drawn by curves, scores, confusion, classes, ranking, calibration, samples,
-             regression, boundary and inside
+             regression, boundary, inside and augmentation
 study        of a search: how it went, what the score depends on; combinations: its settings together
 interactive  of a search, by plotly
 trials       of a search: the record, and what can be counted
 """
 
+from pipeline.figures.augmentation import augmented_samples
 from pipeline.figures.boundary import Scene, animate_boundary, decision_boundary, film_of
 from pipeline.figures.calibration import reliability_diagram
 from pipeline.figures.classes import per_class
@@ -29,6 +30,7 @@ __all__ = [
     "Scene",
     "SearchTrial",
     "animate_boundary",
+    "augmented_samples",
     "confusion_matrix",
     "decision_boundary",
     "epoch_values",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from pipeline.figures.augmentation import augmented_samples
 from pipeline.figures.calibration import reliability_diagram
 from pipeline.figures.classes import per_class
 from pipeline.figures.confusion import confusion_matrix
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.experiment import Outcome
 
 _TEST_ROWS = "test rows, seen once"
+_CHANGED = "what augmentation makes of the rows that teach"
 _VALUES = "predicted against true values"
 
 
@@ -42,6 +44,8 @@ def of_outcome(outcome: Outcome, training: Mapping[int, Mapping[str, float]] | N
         figures["overfitting"] = overfitting(outcome.result, taught)
     if inside := inside_the_network(outcome.result):
         figures["inside_the_network"] = inside
+    if outcome.replicas and (changed := augmented_samples(outcome.replicas[0], outcome.data, _CHANGED)):
+        figures["augmented_samples"] = changed
     if validation is None and test is None:
         return figures
     return figures | (_of_classes if outcome.data.classes else _of_values)(outcome, validation, test)

@@ -89,7 +89,7 @@ def _pictures(worst: list[Mistake], data: Dataset, title: str) -> Figure:
     figure.set_layout_engine(
         "constrained", h_pad=0.1
     )  # what stands below one picture keeps off what stands above the next
-    images = [_picture(data.inputs[mistake.row]) for mistake in worst]
+    images = [picture(data.inputs[mistake.row]) for mistake in worst]
     darkest, brightest = (float(end([end(image) for image in images])) for end in (np.min, np.max))
     for panel, mistake, image in zip(axes, worst, images, strict=False):
         panel.imshow(image, cmap="gray", vmin=darkest, vmax=brightest)
@@ -106,7 +106,7 @@ def _pictures(worst: list[Mistake], data: Dataset, title: str) -> Figure:
 _BOX: Look = {"bbox": {"boxstyle": "square,pad=0.15", "facecolor": "black", "alpha": 0.6, "linewidth": 0}}
 
 
-def _picture(row: np.ndarray) -> np.ndarray:
+def picture(row: np.ndarray) -> np.ndarray:
     """As matplotlib takes it: (height, width), or (height, width, 3) from 0 to 1."""
     if row.ndim == 2 or len(row) == 1:
         return row.reshape(row.shape[-2:])

@@ -24,6 +24,8 @@ from pipeline.settings.explanation import explain
 from pipeline.settings.reproduction import describe, overrides_for, reproduce_command
 from pipeline.settings.schema import (
     ActivationSettings,
+    AugmentationSettings,
+    AveragingSettings,
     Component,
     ConstraintSettings,
     DataSettings,
@@ -45,6 +47,8 @@ from pipeline.settings.variations import compose_variation
 
 __all__ = [
     "ActivationSettings",
+    "AugmentationSettings",
+    "AveragingSettings",
     "Component",
     "ConstraintSettings",
     "DataSettings",

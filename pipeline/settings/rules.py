@@ -22,13 +22,14 @@ ALLOWED_TARGETS = (
 
 # Arguments that the program gives when it builds the object, so that a config must not.
 _SUPPLIED: dict[str, frozenset[str]] = {
-    "model": frozenset({"inputs", "outputs", "activation"}),
+    "model": frozenset({"inputs", "shape", "outputs", "activation"}),
     "initializer": frozenset({"generator"}),
     "optimizer": frozenset({"params"}),
     "scheduler": frozenset({"optimizer", "steps_per_epoch"}),
     "loss": frozenset({"reduction"}),
     "search.sampler": frozenset({"space", "turn"}),
 }
+_MLP = "pipeline.models.mlp.MLP"
 _PLATEAU = "torch.optim.lr_scheduler.ReduceLROnPlateau"
 _BY_STEP = ("torch.optim.lr_scheduler.OneCycleLR", "pipeline.engines.lightning.schedules.warmup_cosine")
 _FOLDED = ("kfold", "stratified", "repeated", "group")
@@ -104,6 +105,16 @@ def _numpy_engine(settings: Settings) -> Iterator[Problem]:
         yield Problem("trainer.num_nodes", f"{why}: must be 1; got {trainer.num_nodes}.")
     if trainer.strategy != "auto":
         yield Problem("trainer.strategy", f"{why}: must be auto; got {trainer.strategy}.")
+    if settings.model.target != _MLP:
+        yield Problem("model", f"engine=numpy has the MLP only, model=mlp; got {settings.model.target}.")
+    if settings.model.residual:
+        yield Problem("model.residual", "engine=numpy has no residual layers; set it to false.")
+    if settings.averaging is not None and settings.averaging.method != "ema":
+        yield Problem("averaging", f"engine=numpy has ema only; got {settings.averaging.method}.")
+    if trainer.accumulate > 1:
+        yield Problem("trainer.accumulate", "engine=numpy works through whole batches; set it to 1.")
+    if settings.augmentation is not None:
+        yield Problem("augmentation", "engine=numpy learns from rows as they are; use augmentation=none.")
 
 
 def _inspection(settings: Settings) -> Iterator[Problem]:
@@ -151,6 +162,16 @@ def _scheduler(settings: Settings) -> Iterator[Problem]:
 def _model(settings: Settings) -> Iterator[Problem]:
     if settings.model.batch_norm and settings.trainer.batch_size == 1:
         yield Problem("trainer.batch_size", "must be >= 2 with model.batch_norm, which compares rows; got 1.")
+    if settings.model.batch_norm and settings.model.layer_norm:
+        yield Problem(
+            "model.layer_norm", "does the same as model.batch_norm in another way; one of them must be false."
+        )
+
+
+def _parts(settings: Settings) -> Iterator[Problem]:
+    parts, rows = settings.trainer.accumulate, settings.trainer.batch_size
+    if parts > rows:
+        yield Problem("trainer.accumulate", f"must be at most trainer.batch_size, {rows}; got {parts}.")
 
 
 def _metric(settings: Settings) -> Iterator[Problem]:
@@ -230,6 +251,7 @@ _RULES: tuple[Callable[[Settings], Iterator[Problem]], ...] = (
     _optimizer,
     _scheduler,
     _model,
+    _parts,
     _metric,
     _several_metrics,
     _terminator,

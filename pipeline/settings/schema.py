@@ -16,6 +16,7 @@ def _whole_number_as_text(value: Any) -> Any:
 
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -91,6 +92,10 @@ class ModelSettings(Component):
     """Probability that a hidden unit is dropped in training."""
     batch_norm: bool = False
     """Normalise each hidden layer over the batch before its activation."""
+    layer_norm: bool = False
+    """Normalise each hidden layer over its units before its activation."""
+    residual: bool = False
+    """Add its input to each hidden layer that is as wide as the one before."""
 
 
 class ActivationSettings(Component):
@@ -137,6 +142,42 @@ class LossSettings(Component):
     """One number per class, or balanced: learnt from the training rows; null weighs all alike."""
 
 
+class AugmentationSettings(Section):
+    """How rows are changed, anew in every epoch, before a network learns from them; never those that score."""
+
+    flip: Probability = 0.0
+    """Of an image being mirrored left to right."""
+    flip_vertical: Probability = 0.0
+    """Of an image being mirrored top to bottom."""
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Images are turned by up to so many degrees, either way."""
+    shift: Fraction = 0.0
+    """Images are shifted by up to this share of their height and width; what comes in from outside is 0."""
+    scale: Fraction = 0.0
+    """Images are enlarged or shrunk by up to this share."""
+    erase: Probability = 0.0
+    """Of a box of an image being set to the mean."""
+    erase_area: Share = 0.25
+    """Largest share of the image that such a box covers."""
+    noise: NotNegative = 0.0
+    """Standard deviation of noise added to every normalised number."""
+    mixup: NotNegative = 0.0
+    """α of Beta(α, α), by which rows are blended with others of their batch, labels too; 0 blends none."""
+    cutmix: NotNegative = 0.0
+    """α of Beta(α, α), by which boxes of images come from others of their batch, labels in proportion; 0 has none."""
+
+
+class AveragingSettings(Section):
+    """Weights averaged over training: they score and are kept, while training goes on from the last ones."""
+
+    method: Literal["ema", "swa"]
+    """ema: exponential moving average, every step; swa: mean over the ends of epochs."""
+    decay: Fraction = 0.999
+    """ema: share of the average that each step leaves."""
+    start: Fraction = 0.75
+    """swa: share of the epochs after which averaging begins."""
+
+
 class ValidationSettings(Section):
     """Who sees which rows."""
 
@@ -178,6 +219,12 @@ class TrainerSettings(Section):
     """Largest gradient of a replica; null does not clip."""
     gradient_clip_algorithm: Literal["norm", "value"]
     """Whether the limit is on the gradient's norm or on each of its values."""
+    accumulate: Count
+    """Parts that each batch is worked through in, gradients summed: the same step in less memory."""
+    l1: NotNegative
+    """Adds l1 · Σ|w| over all weights, biases and norms aside, to what is minimised; train/loss is without it."""
+    max_norm: Positive | None
+    """Largest norm of the weights that lead to one unit, after every step; null has no limit."""
     patience: Count | None
     """Early stopping after so many evaluations without a better inner loss; null trains on."""
     evaluate_every: Count
@@ -288,6 +335,8 @@ class Settings(Section):
     optimizer: OptimizerSettings
     scheduler: Annotated[SchedulerSettings | None, _empty_is_none] = None
     loss: LossSettings
+    augmentation: Annotated[AugmentationSettings | None, _empty_is_none] = None
+    averaging: Annotated[AveragingSettings | None, _empty_is_none] = None
     validation: ValidationSettings
     trainer: TrainerSettings
     engine: EngineSettings

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 
+_ROWS_AT_ONCE = 1024  # in prediction: a convolution keeps a number for every place of an image and every channel
+
+
 class LightningEngine:
     """Trains replicas on the accelerator that `settings.trainer` names."""
 
@@ -69,7 +72,7 @@ class LightningEngine:
         with torch.no_grad():
             parts = [
                 criterion.probabilities(network(standardize(torch.from_numpy(data.inputs[part]))))
-                for part in np.array_split(rows, -(-len(rows) // 8192))
+                for part in np.array_split(rows, -(-len(rows) // _ROWS_AT_ONCE))
             ]
         return torch.cat(parts).float().numpy() if parts[0].dtype == torch.bfloat16 else torch.cat(parts).numpy()
 
@@ -168,6 +171,9 @@ def _shape_of(replica: Replica) -> str:
         {name: value for name, value in settings.optimizer.arguments.items() if isinstance(value, bool)},
         loss,
         replica.class_weights is None,
+        settings.augmentation is None,
+        settings.averaging and settings.averaging.method,
+        trainer.accumulate,
         trainer.precision,
         batch_size(replica),
         steps_per_epoch(replica),

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.engines.lightning.augmenting import Mix
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ class Shares(NamedTuple):
     less: Tensor
     weight: Tensor | float
 
+    def split(self, parts: int) -> Iterator[Shares]:
+        """The same for parts of the rows."""
+        weights = self.weight.tensor_split(parts, 1) if isinstance(self.weight, Tensor) else [self.weight] * parts
+        return map(Shares, self.less.tensor_split(parts, 2), weights)
+
 
 class Labels(NamedTuple):
     """The same for any other loss: the arguments of `Criterion.rows`, and what to multiply each row's loss by."""
@@ -36,6 +42,13 @@ class Labels(NamedTuple):
     share: Tensor  # (R, 1), or (1, 1) for all
     class_weights: Tensor | None
     smoothing: Tensor | None
+    mix: Mix | None
+
+    def split(self, parts: int) -> Iterator[Labels]:
+        """The same for parts of the rows."""
+        mixes = [None] * parts if self.mix is None else self.mix.split(parts)
+        for targets, mix in zip(self.targets.tensor_split(parts, 1), mixes, strict=True):
+            yield self._replace(targets=targets, mix=mix)
 
 
 Goal = Shares | Labels
@@ -68,13 +81,25 @@ class Criterion:
             raise ConfigError(f"{settings.target} is a loss for classes, but the data is a regression; use loss=mse.")
 
     def rows(
-        self, logits: Tensor, targets: Tensor, class_weights: Tensor | None = None, smoothing: Tensor | None = None
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        class_weights: Tensor | None = None,
+        smoothing: Tensor | None = None,
+        mix: Mix | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Weighted loss and weight of every row; the loss of a replica is Σ loss / Σ weight over its rows.
 
         logits: (R, B, outputs). targets: (R, B). class_weights: (R, classes); None for all ones, and none come back.
         smoothing: (R, 1) label smoothing of each replica's cross-entropy; None where it is the configured one for all.
+        mix: a row that is mixed with another has two labels, and counts with each in proportion.
         """
+        if mix is not None:
+            own = self.rows(logits, targets, class_weights, smoothing)
+            other = self.rows(logits, mix.targets, class_weights, smoothing)
+            losses, weights = (_blend(*pair, mix) for pair in zip(own, other, strict=True))
+            assert losses is not None
+            return losses, weights
         weights = None if class_weights is None else class_weights.gather(1, targets)
         if smoothing is None and weights is not None and self.smoothing > 0:
             smoothing = logits.new_tensor([[self.smoothing]])
@@ -91,23 +116,36 @@ class Criterion:
         class_weights: Tensor | None,
         smoothing: Tensor | None,
         total: Tensor | float,
+        mix: Mix | None = None,
     ) -> Sequence[Goal]:
         """Of every step what `gradient` needs besides the logits.
 
         like: of the logits' type. targets: (steps, R, B). total: weight of each whole batch: of each replica
-        (steps, R), or the same for all. Other arguments as for `rows`.
+        (steps, R), or the same for all. mix: (steps, R, B). Other arguments as for `rows`.
         """
         share = (1 / total)[..., None] if isinstance(total, Tensor) else like.new_full((len(targets), 1, 1), 1 / total)
         if isinstance(self._loss, nn.CrossEntropyLoss):
-            return list(self._shares(like, targets, class_weights, smoothing, share))
-        return [Labels(*pair, class_weights, smoothing) for pair in zip(targets, share, strict=True)]
+            return list(self._shares(like, targets, class_weights, smoothing, share, mix))
+        mixes = [None] * len(targets) if mix is None else map(Mix, *mix)
+        each = zip(targets, share, mixes, strict=True)
+        return [Labels(own, part, class_weights, smoothing, mixed) for own, part, mixed in each]
 
     def _shares(
-        self, like: Tensor, targets: Tensor, class_weights: Tensor | None, smoothing: Tensor | None, share: Tensor
+        self,
+        like: Tensor,
+        targets: Tensor,
+        class_weights: Tensor | None,
+        smoothing: Tensor | None,
+        share: Tensor,
+        mix: Mix | None,
     ) -> Iterator[Shares]:
-        """q is the one-hot target; smoothed, (1 - ε)·one-hot + ε/C; weighted, each class of it times its weight."""
+        """q is the one-hot target; mixed, λ of it and 1 - λ of another row's; smoothed, (1 - ε)·q + ε/C; weighted, each
+        class of it times its weight."""
         steps, *batch = targets.shape
         less = like.new_zeros(steps, self.classes, *batch).scatter_(1, targets[:, None], -1.0)
+        if mix is not None:
+            other = torch.zeros_like(less).scatter_(1, mix.targets[:, None], -1.0)
+            less = torch.lerp(other, less, mix.share[:, None].to(less).expand(less.shape))
         epsilon = self.smoothing if smoothing is None else smoothing
         if isinstance(epsilon, Tensor) or epsilon > 0:
             less = less * (1 - epsilon) - epsilon / self.classes
@@ -134,7 +172,7 @@ class Criterion:
             return losses, gradient.permute(1, 2, 0)
         with torch.enable_grad():
             logits = logits.detach().requires_grad_()
-            rows, _ = self.rows(logits, goal.targets, goal.class_weights, goal.smoothing)
+            rows, _ = self.rows(logits, goal.targets, goal.class_weights, goal.smoothing, goal.mix)
             losses = (rows * goal.share).sum(1)
             return losses.detach(), torch.autograd.grad(losses.sum(), logits)[0]
 
@@ -185,6 +223,10 @@ class Criterion:
         if outputs == 1:
             return targets[:, None].to(dtype)
         return F.one_hot(targets, outputs).to(dtype)
+
+
+def _blend(own: Tensor | None, other: Tensor | None, mix: Mix) -> Tensor | None:
+    return None if own is None or other is None else torch.lerp(other, own, mix.share.to(own))
 
 
 def _log_softmax_of_classes(logits: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data import Dataset
+from pipeline.engines.lightning.augmenting import Mix
 from pipeline.engines.lightning.criterion import Goal
 from pipeline.folds import Replica
 
@@ -82,7 +83,7 @@ def _normalize(x: Tensor, shift: Tensor, inverse_scale: Tensor) -> Tensor:
 
 
 class Batch(NamedTuple):
-    """inputs (R, B, …), normalised. targets (R, B). goal: the same as the loss wants it.
+    """inputs (R, B, …), normalised. targets (R, B), and how they are mixed. goal: the same as the loss wants it.
 
     total: the weight of the whole batch, also where several processes share it: so that the sum over processes is the
     mean over the batch. Of each replica (R,), or the same for all.
@@ -92,15 +93,24 @@ class Batch(NamedTuple):
     targets: Tensor
     total: Tensor | float
     goal: Goal
+    mix: Mix | None = None
+
+    def split(self, parts: int) -> Iterator[Batch]:
+        """Its rows in so many batches, with the total of all."""
+        rows = zip(self.inputs.tensor_split(parts, 1), self.targets.tensor_split(parts, 1), strict=True)
+        goals: Iterator[Goal] = self.goal.split(parts)
+        mixes = iter([None] * parts) if self.mix is None else self.mix.split(parts)
+        for (inputs, targets), goal, mix in zip(rows, goals, mixes, strict=True):
+            yield Batch(inputs, targets, self.total, goal, mix)
 
 
 class Batches:
     """The batches of an epoch, prepared for several steps at once where they are small.
 
-    order: (steps, R, B) row numbers. numbers: in one batch, about. prepare: of some steps.
+    order: (steps, R, B) row numbers. numbers: in one batch, about. prepare: of some steps, from a first one on.
     """
 
-    def __init__(self, order: Tensor, numbers: int, prepare: Callable[[Tensor], Sequence[Batch]]) -> None:
+    def __init__(self, order: Tensor, numbers: int, prepare: Callable[[Tensor, int], Sequence[Batch]]) -> None:
         self._order, self._prepare = order, prepare
         self._at_once = max(1, _AT_ONCE // numbers)
         self._start = 0
@@ -109,5 +119,5 @@ class Batches:
     def of(self, step: int) -> Batch:
         """Cheapest in their order."""
         if not self._start <= step < self._start + len(self._ready):
-            self._start, self._ready = step, self._prepare(self._order[step : step + self._at_once])
+            self._start, self._ready = step, self._prepare(self._order[step : step + self._at_once], step)
         return self._ready[step - self._start]

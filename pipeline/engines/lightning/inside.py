@@ -10,19 +10,31 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.engines.inside import ZERO_RANGE, Look
-from pipeline.engines.lightning.stacked import StackedActivation, StackedLinear, Step
+from pipeline.engines.lightning.stacked import StackedActivation, StackedConv2d, StackedLinear, StackedResidual, Step
 
 _ZERO_RANGE = tuple(getattr(nn, name) for name in ZERO_RANGE)
 
 
 def looks(steps: Sequence[Step]) -> Iterator[Look]:
     """Each layer, from a traced pass of the stack whose gradients have been worked out."""
-    starts = [place for place, (layer, *_) in enumerate(steps) if isinstance(layer, StackedLinear)]
-    for start, stop in pairwise([*starts, len(steps)]):
-        linear, (last, _, handed_on, _) = steps[start][0], steps[stop - 1]
+    learnt = [(place, found) for place, step in enumerate(steps) if (found := _learnt(step)) is not None]
+    for (_, layer), (stop, _) in pairwise([*learnt, (len(steps), None)]):
+        assert layer is not None
+        last, _, handed_on, _ = steps[stop - 1]
         yield Look(
-            _array(handed_on), _array(linear.weight), _array(linear.grads["weight"]), _can_die(last, len(handed_on))
+            _array(handed_on.flatten(2)),
+            _array(layer.weight),
+            _array(layer.grads["weight"]),
+            _can_die(last, len(handed_on)),
         )
+
+
+def _learnt(step: Step) -> StackedLinear | StackedConv2d | None:
+    """The linear map of a step, inside of a residual layer too; None where it has none."""
+    layer, *_, given = step
+    if isinstance(layer, StackedResidual):
+        return next(found for inner in given if (found := _learnt(inner)) is not None)
+    return layer if isinstance(layer, StackedLinear | StackedConv2d) else None
 
 
 def _can_die(layer: nn.Module, replicas: int) -> list[bool]:

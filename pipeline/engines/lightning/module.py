@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -23,20 +24,31 @@ from pipeline.data import Dataset
 from pipeline.engines import Fitted, OnEpoch, Turn
 from pipeline.engines.batches import KeepMasks, batch_size, epoch_rows, steps_per_epoch
 from pipeline.engines.inside import probe_rows, states
+from pipeline.engines.lightning.augmenting import Augmenter, Mix, augmenter
+from pipeline.engines.lightning.averaging import averages, relearn_statistics
 from pipeline.engines.lightning.criterion import Criterion
 from pipeline.engines.lightning.feed import Batch, Batches, Inputs
 from pipeline.engines.lightning.inside import looks
 from pipeline.engines.lightning.networks import names_in_a_row, network_for_a_stack
 from pipeline.engines.lightning.optimizer import advance, begin_epoch, begin_step, build_optimizer, regroup
 from pipeline.engines.lightning.schedules import Rates
-from pipeline.engines.lightning.stacked import Arena, SingleNetwork, StackedDropout, StackedNetwork, Step, stack
+from pipeline.engines.lightning.stacked import (
+    Arena,
+    SingleNetwork,
+    StackedConv2d,
+    StackedDropout,
+    StackedNetwork,
+    Step,
+    stack,
+)
 from pipeline.errors import PeerLost
 from pipeline.folds import Replica
 from pipeline.metrics import metrics_of
 from pipeline.results import Epoch, LayerState, Status
 from pipeline.streams import stream_seed
 
-_ROWS_AT_ONCE = 16384  # rows of all replicas together in one pass of the evaluation
+_ROWS_AT_ONCE = 16384  # rows of all replicas together in one pass of the evaluation of an MLP
+_IMAGES_AT_ONCE = 1024  # and of what keeps a number for every place of an image and every channel
 _STEPS_PER_BLOCK = 50
 _MASK_BYTES = 64 * 2**20  # of dropout masks held at once
 
@@ -98,6 +110,7 @@ class ReplicaModule(LightningModule):
         self._per_replica()
         replicas = [member.replica for member in self.active]
         self._optimizer = build_optimizer(replicas, [member.rates for member in self.active], self.arena)
+        self._averages = averages(self.arena, replicas)
         return self._optimizer
 
     def train_dataloader(self) -> Blocks:
@@ -119,6 +132,10 @@ class ReplicaModule(LightningModule):
         self._backward(step)
         begin_step(self._optimizer, step)
         optimize()
+        if self._largest_weights is not None:
+            self.arena.limit_weights(self._largest_weights)
+        if self._averages is not None:
+            self._averages.after_step(step)
 
     def on_train_epoch_start(self) -> None:
         self.network.train()
@@ -129,7 +146,11 @@ class ReplicaModule(LightningModule):
         numbers = self._rows[0].numel() * (self.data.inputs[0].size + self.criterion.classes)
         self._batches = Batches(self._rows, numbers, self._prepare)
         self._masks = DropoutMasks(self.active, self.steps, self.network)
-        begin_epoch(self._optimizer, [member.epoch for member in self.active])
+        replicas, epochs = [member.replica for member in self.active], [member.epoch for member in self.active]
+        self._augmenter = augmenter(replicas, epochs, self.data.inputs.shape[1:], self.arena.values)
+        begin_epoch(self._optimizer, epochs)
+        if self._averages is not None:
+            self._averages.begin_epoch(epochs, self.steps)
         if isinstance(self.network, SingleNetwork):
             # Its dropout draws from torch's global stream: set to where this fold and epoch begin.
             (member,) = self.active
@@ -147,20 +168,34 @@ class ReplicaModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._find_diverged()
+        if self._averages is not None:
+            self._averages.after_epoch()
         if any(member.due for member in self.active):
-            self._evaluate_and_emit()
+            with self._averaged():
+                self._evaluate_and_emit()
         self._leave_and_enter()
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The network with the weights that score."""
+        if self._averages is None:
+            yield
+            return
+        with self._averages.in_place():
+            if self._averages.relearns:
+                with self.trainer.precision_plugin.forward_context():
+                    relearn_statistics(self.network, (self._inputs(self._own_part(rows, 1)) for rows in self._rows))
+            yield
 
     def _backward(self, step: int) -> None:
         """Gradients of every replica's mean loss over its batch, clipped, into the arena."""
         batch, keep = self._batches.of(step), self._masks.of(step)
-        if isinstance(self.network, StackedNetwork):
-            mask = None if keep is None else self._own_part(keep.to(self.device), 1) * self._keep_scale
-            loss, _ = self._by_hand(self.network, batch, mask)
-        else:
-            loss = self._by_autograd(batch)
+        mask = None if keep is None else self._own_part(keep.to(self.device), 1) * self._keep_scale
+        loss = self._gradients(batch, mask) if self._parts == 1 else self._gradients_in_parts(batch, mask)
         if self._processes > 1:
             self._add_up(self.arena.grads, loss)
+        if self._l1 is not None:
+            self.arena.grads.addcmul_(self.arena.values.sign(), self._l1)
         self._losses[step] = loss
         if step + 1 == self.steps:
             self._gradient_norm = self.arena.grads.norm(dim=1)
@@ -177,9 +212,40 @@ class ReplicaModule(LightningModule):
                 f"one, says why. ({str(error).splitlines()[0]})"
             ) from error
 
-    def _prepare(self, rows: Tensor) -> list[Batch]:
-        """Row numbers (steps, R, B) to this process's share of the batches."""
-        return self._of_rows(self._own_part(rows, 2), self._total(rows))
+    def _gradients(self, batch: Batch, mask: Tensor | None) -> Tensor:
+        """Losses (R,) of the batch; their gradients are written to the arena."""
+        if isinstance(self.network, StackedNetwork):
+            return self._by_hand(self.network, batch, mask)[0]
+        return self._by_autograd(batch)
+
+    def _gradients_in_parts(self, batch: Batch, mask: Tensor | None) -> Tensor:
+        """The same, one part of the rows after another: losses and gradients are sums over rows."""
+        masks: Sequence[Tensor | None] = [None] * self._parts if mask is None else mask.tensor_split(self._parts, 1)
+        loss, summed = self._losses.new_zeros(len(self.active)), torch.zeros_like(self.arena.grads)
+        for part, kept in zip(batch.split(self._parts), masks, strict=True):
+            loss += self._gradients(part, kept)
+            summed += self.arena.grads
+        self.arena.grads.copy_(summed)
+        return loss
+
+    def _prepare(self, rows: Tensor, start: int) -> list[Batch]:
+        """Row numbers (steps, R, B) of the steps from `start` on to this process's share of the batches."""
+        if self._augmenter is None:
+            return self._of_rows(self._own_part(rows, 2), self._total(rows))
+        return [self._augmented(self._augmenter, one, start + place) for place, one in enumerate(rows)]
+
+    def _augmented(self, changes: Augmenter, rows: Tensor, step: int) -> Batch:
+        """One batch (R, B) as augmentation changes it: all of it, since rows are mixed with others' shares too."""
+        targets = self._targets[rows]
+        moved = changes.move(self._inputs.raw(rows), step)
+        inputs = self._own_part(changes.spoil(self._inputs.normalized(moved), step), 1)
+        mixed = changes.mix(targets, step)
+        mix = None if mixed is None else Mix(*(self._own_part(one, 1)[None] for one in mixed))
+        total = self._total(rows[None], None if mixed is None else Mix(*(one[None] for one in mixed)))
+        targets = self._own_part(targets, 1)[None]
+        (goal,) = self.criterion.goals(self._losses, targets, self._class_weights, self._smoothing, total, mix)
+        own = None if mix is None else Mix(*(one[0] for one in mix))
+        return Batch(inputs, targets[0], total[0] if isinstance(total, Tensor) else total, goal, own)
 
     def _of_rows(self, rows: Tensor, total: Tensor | float) -> list[Batch]:
         targets = self._targets[rows]
@@ -187,12 +253,14 @@ class ReplicaModule(LightningModule):
         totals = total if isinstance(total, Tensor) else [total] * len(rows)
         return [Batch(*parts) for parts in zip(self._inputs(rows), targets, totals, goals, strict=True)]
 
-    def _total(self, rows: Tensor) -> Tensor | float:
+    def _total(self, rows: Tensor, mix: Mix | None = None) -> Tensor | float:
         """Weights of batches (steps, R, B): of each and each replica, or their number of rows."""
         weights = self._class_weights
         if weights is None:
             return float(rows.shape[2])
-        return weights.expand(len(rows), *weights.shape).gather(2, self._targets[rows]).sum(2)
+        weights = weights.expand(len(rows), *weights.shape)
+        own = weights.gather(2, self._targets[rows])
+        return (own if mix is None else torch.lerp(weights.gather(2, mix.targets), own, mix.share)).sum(2)
 
     @torch.no_grad()
     def _by_hand(self, network: StackedNetwork, batch: Batch, mask: Tensor | None) -> tuple[Tensor, list[Step]]:
@@ -206,7 +274,7 @@ class ReplicaModule(LightningModule):
     def _by_autograd(self, batch: Batch) -> Tensor:
         """Of a network that cannot be stacked."""
         logits = self.network(batch.inputs)
-        losses, _ = self.criterion.rows(logits, batch.targets, self._class_weights, self._smoothing)
+        losses, _ = self.criterion.rows(logits, batch.targets, self._class_weights, self._smoothing, batch.mix)
         loss = losses.sum(1) / batch.total
         torch.autograd.backward(loss.sum())
         self.arena.collect()
@@ -334,7 +402,10 @@ class ReplicaModule(LightningModule):
         valid = torch.arange(max(lengths), device=self.device) < torch.tensor(lengths, device=self.device)[:, None]
         total, weight = self._losses.new_zeros(2, len(rows))
         parts = []
-        at_once = max(1, _ROWS_AT_ONCE // len(rows))
+        flat = isinstance(self.network, StackedNetwork) and not any(
+            isinstance(layer, StackedConv2d) for layer in self.network.children()
+        )
+        at_once = max(1, (_ROWS_AT_ONCE if flat else _IMAGES_AT_ONCE) // len(rows))
         for chunk, use in zip(torch.split(index, at_once, 1), torch.split(valid, at_once, 1), strict=True):
             with self.trainer.precision_plugin.forward_context():
                 logits = self.network(self._inputs(chunk))
@@ -373,6 +444,8 @@ class ReplicaModule(LightningModule):
         replicas = [member.replica for member in entering]
         self.arena.select(staying, [network_for_a_stack(replica, self.data.inputs.shape[1:]) for replica in replicas])
         regroup(self._optimizer, self.arena, staying, replicas, [member.rates for member in entering])
+        if self._averages is not None:
+            self._averages.regroup(staying, [member.replica for member in self.active])
         self._inputs.follow([member.replica for member in self.active])
         self._per_replica()
 
@@ -392,6 +465,12 @@ class ReplicaModule(LightningModule):
         self._smoothing = None if as_built else stacked([np.array([each]) for each in smoothings])
         self._largest_norm = self._limits("norm")
         self._largest_value = self._limits("value")
+        rules = [replica.settings.trainer for replica in replicas]
+        self._parts = min(rules[0].accumulate, batch_size(replicas[0]))
+        norms = np.array([rule.max_norm or np.inf for rule in rules])
+        self._largest_weights = torch.from_numpy(norms).to(self.arena.values) if np.isfinite(norms).any() else None
+        penalties = [rule.l1 for rule in rules]
+        self._l1 = stacked([np.array([each]) for each in penalties]) * self.arena.weights if any(penalties) else None
 
     def _limits(self, algorithm: str) -> Tensor | None:
         """(R, 1) clipping limits of one kind; None where no replica has any."""
@@ -425,7 +504,7 @@ class DropoutMasks:
     def __init__(self, members: Sequence[Member], steps: int, network: nn.Module) -> None:
         self._members, self._steps = members, steps
         self._dropped = [member.replica.settings.model.dropout for member in members]
-        needed = any(self._dropped) and any(isinstance(layer, StackedDropout) for layer in network.children())
+        needed = any(self._dropped) and any(isinstance(layer, StackedDropout) for layer in network.modules())
         self._units = sum(members[0].replica.settings.model.hidden) if needed else 0
         self._streams = [KeepMasks(member.replica, member.epoch) for member in members]
         self._block = torch.empty(0)

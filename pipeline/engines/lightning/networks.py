@@ -26,8 +26,8 @@ def build_network(replica: Replica, shape: tuple[int, ...]) -> nn.Module:
 
 
 def network_for_a_stack(replica: Replica, shape: tuple[int, ...]) -> nn.Module:
-    """As `build_network`; an MLP has places for dropout in any case, so that it fits beside one that drops units."""
-    network = bare_network(replica, shape, dropout=_SOME if _is_mlp(replica) else None)
+    """As `build_network`; one of ours has places for dropout in any case, to fit beside one that drops units."""
+    network = bare_network(replica, shape, dropout=_SOME if _is_ours(replica) else None)
     initialize(network, replica)
     return network
 
@@ -41,12 +41,12 @@ def names_in_a_row(replica: Replica, shape: tuple[int, ...]) -> list[str]:
 
 
 def drops_anywhere(replica: Replica) -> bool | None:
-    """Whether replicas must agree on having dropout at all: no for an MLP, else by whether this one has."""
-    return None if _is_mlp(replica) else replica.settings.model.dropout > 0
+    """Whether replicas must agree on having dropout at all: no for one of ours, else by whether this one has."""
+    return None if _is_ours(replica) else replica.settings.model.dropout > 0
 
 
-def _is_mlp(replica: Replica) -> bool:
-    return replica.settings.model.target == "pipeline.models.mlp.MLP"
+def _is_ours(replica: Replica) -> bool:
+    return replica.settings.model.target in ("pipeline.models.mlp.MLP", "pipeline.models.cnn.CNN")
 
 
 def bare_network(replica: Replica, shape: tuple[int, ...], dropout: float | None = None) -> nn.Module:
@@ -54,12 +54,15 @@ def bare_network(replica: Replica, shape: tuple[int, ...], dropout: float | None
     settings = replica.settings
     target = settings.model.resolve()
     offered: dict[str, Any] = {
+        "shape": shape,
         "inputs": int(np.prod(shape)),
         "outputs": replica.outputs,
         "activation": settings.activation.build,
         "hidden": settings.model.hidden,
         "dropout": settings.model.dropout if dropout is None else dropout,
         "batch_norm": settings.model.batch_norm,
+        "layer_norm": settings.model.layer_norm,
+        "residual": settings.model.residual,
     }
     takes = inspect.signature(target).parameters
     network: nn.Module = settings.model.build(**{name: value for name, value in offered.items() if name in takes})

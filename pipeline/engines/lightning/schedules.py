@@ -100,3 +100,8 @@ def warmup_cosine(optimizer: Optimizer, epochs: int, steps_per_epoch: int, warmu
         return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(total - rising, 1)))
 
     return LambdaLR(optimizer, factor)
+
+
+def rising(optimizer: Optimizer, factor: float, steps_per_epoch: int) -> LambdaLR:
+    """From the rate to `factor` times of it, by the same ratio in each step of one epoch."""
+    return LambdaLR(optimizer, lambda step: factor ** (step / max(steps_per_epoch - 1, 1)))

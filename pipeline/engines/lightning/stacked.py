@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.mlp import Residual
+
 aten = torch.ops.aten
 
 _IN_PLACE = 2**15
@@ -29,17 +31,21 @@ _WIDTH = 64
 otherwise; so no row of a replica may reach there by who stands before it."""
 
 
-class StackedLinear(nn.Module):
-    """R linear layers, y = x·Wᵀ + b: weight (R, out, in), bias (R, out).
+class Learning(nn.Module):
+    """R layers with a weight and a bias each, (R, …).
 
     The gradients go to `grads` and not to `weight.grad`, which Lightning clears, and are written, not added.
     """
 
-    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+    def __init__(self, layers: Sequence[Any]) -> None:
         super().__init__()
         self.weight = _stacked([layer.weight for layer in layers])
         self.bias = _stacked([layer.bias for layer in layers])
         self.grads = {"weight": torch.zeros_like(self.weight), "bias": torch.zeros_like(self.bias)}
+
+
+class StackedLinear(Learning):
+    """R linear layers, y = x·Wᵀ + b: weight (R, out, in), bias (R, out)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, B, in) to (R, B, out)."""
@@ -61,14 +67,97 @@ class StackedLinear(nn.Module):
         return dy if first else torch.bmm(dy, self.weight.to(dy.dtype))
 
 
-class StackedBatchNorm(nn.Module):
-    """R batch normalisations over (R, B, units), each over its own batch (Ioffe and Szegedy, ICML 2015)."""
+class StackedConv2d(Learning):
+    """R convolutions as one whose groups are the replicas: weight (R, out, in, height, width), bias (R, out)."""
 
-    def __init__(self, layers: Sequence[nn.BatchNorm1d]) -> None:
+    def __init__(self, layers: Sequence[nn.Conv2d]) -> None:
+        super().__init__(layers)
+        self.stride, self.padding, self.dilation = layers[0].stride, layers[0].padding, layers[0].dilation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, B, in, height, width) to (R, B, out, …)."""
+        weight, bias = self.weight.flatten(0, 1), self.bias.flatten()
+        if torch.is_autocast_enabled(x.device.type):
+            low = torch.get_autocast_dtype(x.device.type)
+            x, weight, bias = x.to(low), weight.to(low), bias.to(low)
+        y = torch.conv2d(_in_groups(x), weight, bias, self.stride, self.padding, self.dilation, len(x))
+        return _out_of_groups(y, len(x))
+
+    def backward(self, dy: Tensor, x: Tensor, _: Tensor, first: bool) -> Tensor:
+        """By torch's own kernel; of the first layer nobody needs dx."""
+        weight = self.weight.flatten(0, 1).to(dy.dtype)
+        places = (self.stride, self.padding, self.dilation, False, (0, 0), len(x))
+        wanted = (not first, True, True)
+        inputs, sizes = _in_groups(x.to(dy.dtype)), [len(weight)]
+        dx, dw, db = aten.convolution_backward(_in_groups(dy), inputs, weight, sizes, *places, wanted)
+        self.grads["weight"].copy_(dw.view_as(self.weight))
+        self.grads["bias"].copy_(db.view_as(self.bias))
+        return dy if first else _out_of_groups(dx, len(x))
+
+
+class StackedMaxPool2d(nn.Module):
+    """R poolings of (R, B, channels, height, width)."""
+
+    def __init__(self, layers: Sequence[nn.MaxPool2d]) -> None:
         super().__init__()
-        self.weight = _stacked([layer.weight for layer in layers])
-        self.bias = _stacked([layer.bias for layer in layers])
-        self.grads = {"weight": torch.zeros_like(self.weight), "bias": torch.zeros_like(self.bias)}
+        like = layers[0]
+        stride = like.kernel_size if like.stride is None else like.stride
+        each = (like.kernel_size, stride, like.padding, like.dilation)
+        self._places = [(one, one) if isinstance(one, int) else tuple(one) for one in each]
+        self._ceil = like.ceil_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The largest of each window."""
+        y, self._largest = aten.max_pool2d_with_indices(_in_groups(x), *self._places, self._ceil)
+        return _out_of_groups(y, len(x))
+
+    def backward(self, dy: Tensor, x: Tensor, _: Tensor, first: bool) -> Tensor:  # noqa: ARG002
+        """To where the largest came from."""
+        back = aten.max_pool2d_with_indices_backward
+        return _out_of_groups(back(_in_groups(dy), _in_groups(x), *self._places, self._ceil, self._largest), len(x))
+
+
+def _in_groups(x: Tensor) -> Tensor:
+    """(R, B, channels, …) to (B, R · channels, …); what came out of a group needs no copy."""
+    return x.transpose(0, 1).flatten(1, 2)
+
+
+def _out_of_groups(x: Tensor, replicas: int) -> Tensor:
+    """The inverse."""
+    return x.view(len(x), replicas, -1, *x.shape[2:]).transpose(0, 1)
+
+
+class StackedLayerNorm(Learning):
+    """R layer normalisations, each row of (R, B, units) over its own units (Ba, Kiros and Hinton, 2016)."""
+
+    def __init__(self, layers: Sequence[nn.LayerNorm]) -> None:
+        super().__init__(layers)
+        self.eps = layers[0].eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        variance, mean = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
+        self._inverse = torch.rsqrt(variance + self.eps)
+        self._normal = (x - mean) * self._inverse
+        return self._normal * self.weight[:, None] + self.bias[:, None]
+
+    def backward(self, dy: Tensor, x: Tensor, _: Tensor, first: bool) -> Tensor:  # noqa: ARG002
+        """dγ = Σ dy·x̂ and dβ = Σ dy over the batch; with g = γ·dy, dx = (g - mean(g) - x̂·mean(g·x̂))/σ over units."""
+        self.grads["weight"].copy_((dy * self._normal).sum(1))
+        self.grads["bias"].copy_(dy.sum(1))
+        g = dy * self.weight[:, None]
+        along = (g * self._normal).mean(-1, keepdim=True)
+        return ((g - g.mean(-1, keepdim=True) - self._normal * along) * self._inverse).to(dy.dtype)
+
+
+class StackedBatchNorm(Learning):
+    """R batch normalisations over (R, B, units, …), each over its own batch (Ioffe and Szegedy, ICML 2015).
+
+    What follows the units, the places of an image, counts as more rows.
+    """
+
+    def __init__(self, layers: Sequence[nn.BatchNorm1d | nn.BatchNorm2d]) -> None:
+        super().__init__(layers)
         self.running_mean: Tensor
         self.running_var: Tensor
         self.register_buffer("running_mean", torch.stack([_tensor(layer.running_mean) for layer in layers]))
@@ -76,26 +165,34 @@ class StackedBatchNorm(nn.Module):
         self.eps, self.momentum = layers[0].eps, layers[0].momentum or 0.1
 
     def forward(self, x: Tensor) -> Tensor:
-        """(R, B, units) to the same shape; running statistics in evaluation."""
+        """The same shape; running statistics in evaluation."""
         if self.training:
-            variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
-            unbiased = variance[:, 0] * (x.shape[1] / max(x.shape[1] - 1, 1))
-            self.running_mean.lerp_(mean[:, 0].to(self.running_mean.dtype), self.momentum)
+            over = (1, *range(3, x.dim()))
+            variance, mean = torch.var_mean(x, dim=over, correction=0)
+            size = x[0].numel() // x.shape[2]
+            unbiased = variance * (size / max(size - 1, 1))
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
-            self._mean, self._inverse = mean, torch.rsqrt(variance + self.eps)
-            return (x - mean) * (self._inverse * self.weight[:, None]) + self.bias[:, None]
-        mean, inverse = self.running_mean[:, None], torch.rsqrt(self.running_var[:, None] + self.eps)
-        return (x - mean) * (inverse * self.weight[:, None]) + self.bias[:, None]
+        else:
+            mean, variance = self.running_mean, self.running_var
+        self._mean, self._inverse = _beside(mean, x), _beside(torch.rsqrt(variance + self.eps), x)
+        return (x - self._mean) * (self._inverse * _beside(self.weight, x)) + _beside(self.bias, x)
 
     def backward(self, dy: Tensor, x: Tensor, _: Tensor, first: bool) -> Tensor:  # noqa: ARG002
         """With x̂ = (x - mean)/σ: dγ = Σ dy·x̂, dβ = Σ dy, dx = γ/σ·(dy - dβ/B - x̂·dγ/B); sums over the batch."""
+        over = (1, *range(3, x.dim()))
         x_hat = (x - self._mean) * self._inverse
-        d_weight, d_bias = (dy * x_hat).sum(1), dy.sum(1)
+        d_weight, d_bias = (dy * x_hat).sum(over), dy.sum(over)
         self.grads["weight"].copy_(d_weight)
         self.grads["bias"].copy_(d_bias)
-        size = x.shape[1]
-        centred = dy - d_bias[:, None] / size - x_hat * d_weight[:, None] / size
-        return (centred * (self._inverse * self.weight[:, None])).to(dy.dtype)
+        size = x[0].numel() // x.shape[2]
+        centred = dy - _beside(d_bias / size, x) - x_hat * _beside(d_weight / size, x)
+        return (centred * (self._inverse * _beside(self.weight, x))).to(dy.dtype)
+
+
+def _beside(units: Tensor, x: Tensor) -> Tensor:
+    """(R, units) to what broadcasts against x (R, B, units, …)."""
+    return units.view(len(x), 1, -1, *[1] * (x.dim() - 3))
 
 
 class StackedDropout(nn.Module):
@@ -153,11 +250,39 @@ class StackedFlatten(nn.Module):
 
     def backward(self, dy: Tensor, x: Tensor, _: Tensor, first: bool) -> Tensor:  # noqa: ARG002
         """The same numbers in the shape that came in."""
-        return dy.view(x.shape)
+        return dy.reshape(x.shape)
 
 
-Step = tuple[Any, Tensor, Tensor, Tensor | None]
-"""A layer with what went into it and came out of it, and the mask that it was given, if it is dropout."""
+class StackedUnflatten(nn.Module):
+    """(R, B, …) with one axis of each row made into several."""
+
+    def __init__(self, layers: Sequence[nn.Unflatten]) -> None:
+        super().__init__()
+        self._axis, self._sizes = int(layers[0].dim) + 1, list(layers[0].unflattened_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same numbers."""
+        return x.reshape(*x.shape[: self._axis], *self._sizes, *x.shape[self._axis + 1 :])
+
+    def backward(self, dy: Tensor, x: Tensor, _: Tensor, first: bool) -> Tensor:  # noqa: ARG002
+        """The same numbers in the shape that came in."""
+        return dy.reshape(x.shape)
+
+
+class Masks:
+    """Dropout's masks of a step, (R, B, hidden units), handed out layer by layer, first layer first."""
+
+    def __init__(self, mask: Tensor | None) -> None:
+        self._mask, self._taken = mask, 0
+
+    def take(self, units: int) -> Tensor | None:
+        """(R, B, units) of the next layer; None where nothing is dropped."""
+        start, self._taken = self._taken, self._taken + units
+        return None if self._mask is None else self._mask[..., start : self._taken]
+
+
+Step = tuple[Any, Tensor, Tensor, Any]
+"""A layer with what went into it and came out of it, and what it was given: dropout its mask, a sum its inner steps."""
 
 
 class StackedNetwork(nn.Module):
@@ -176,38 +301,67 @@ class StackedNetwork(nn.Module):
                 x = layer(x)
         return x
 
-    def trace(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, list[Step]]:
+    def trace(self, x: Tensor, mask: Tensor | Masks | None = None) -> tuple[Tensor, list[Step]]:
         """The same in training, and what `backward` needs of it.
 
         mask: dropout's, (R, B, hidden units), first layer first; None drops none.
         """
+        masks = mask if isinstance(mask, Masks) else Masks(mask)
         steps: list[Step] = []
-        offset = 0
         for layer in self.children():
-            dropped = None
+            given: Any = None
             if isinstance(layer, StackedDropout):
-                if mask is None:
+                given = masks.take(x.shape[-1])
+                if given is None:
                     continue
-                dropped = mask[..., offset : offset + x.shape[-1]]
-                offset += x.shape[-1]
-            y = layer(x) if dropped is None else layer(x, dropped)
-            steps.append((layer, x, y, dropped))
+                y = layer(x, given)
+            elif isinstance(layer, StackedResidual):
+                y, given = layer.trace(x, masks)
+            else:
+                y = layer(x)
+            steps.append((layer, x, y, given))
             x = y
         return x, steps
 
     @staticmethod
-    def backward(dy: Tensor, steps: Sequence[Step]) -> None:
-        """Gradients of all layers from that of the logits (R, B, outputs), last layer first."""
-        first = next(place for place, (layer, *_) in enumerate(steps) if hasattr(layer, "grads"))
-        for place in range(len(steps) - 1, first - 1, -1):
-            layer, x, y, dropped = steps[place]
-            dy = layer.backward(dy, x, y, place == first) if dropped is None else dy * dropped
+    def backward(dy: Tensor, steps: Sequence[Step], whole: bool = False) -> Tensor:
+        """Gradients of all layers from that of the logits (R, B, outputs), last layer first.
+
+        whole: goes on to what went in, and returns its gradient; else up to the first layer that learns.
+        """
+        first = -1 if whole else next(place for place, (layer, *_) in enumerate(steps) if isinstance(layer, Learning))
+        for place in range(len(steps) - 1, max(first, 0) - 1, -1):
+            layer, x, y, given = steps[place]
+            if isinstance(layer, StackedDropout):
+                dy = dy * given
+            elif isinstance(layer, StackedResidual):
+                dy = dy + StackedNetwork.backward(dy, given, whole=True)
+            else:
+                dy = layer.backward(dy, x, y, place == first)
+        return dy
 
     def regroup(self, rows: Sequence[int], entering: Sequence[nn.Module]) -> None:
         """Keep the activations of these replicas, and put those of other networks behind them."""
-        for name, layer in self.named_children():
+        for name, layer in self.named_modules():
             if isinstance(layer, StackedActivation):
                 layer.regroup(rows, [network.get_submodule(name) for network in entering])
+
+
+class StackedResidual(nn.Module):
+    """R times y = x + body(x)."""
+
+    def __init__(self, layers: Sequence[Residual]) -> None:
+        super().__init__()
+        self.body = StackedNetwork([layer.body for layer in layers])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, B, units) to the same shape, with all units."""
+        return x + self.body(x)  # type: ignore[no-any-return]
+
+    def trace(self, x: Tensor, masks: Masks) -> tuple[Tensor, list[Step]]:
+        """The same in training, and the steps of the body."""
+        y, steps = self.body.trace(x, masks)
+        return x + y, steps
 
 
 class SingleNetwork(nn.Module):
@@ -232,6 +386,12 @@ _ELEMENTWISE = (
 _STACKED: dict[type[nn.Module], Any] = {
     nn.Linear: StackedLinear,
     nn.BatchNorm1d: StackedBatchNorm,
+    nn.BatchNorm2d: StackedBatchNorm,
+    nn.LayerNorm: StackedLayerNorm,
+    nn.Conv2d: StackedConv2d,
+    nn.MaxPool2d: StackedMaxPool2d,
+    nn.Unflatten: StackedUnflatten,
+    Residual: StackedResidual,
     nn.Dropout: lambda _: StackedDropout(),
     nn.Flatten: lambda _: StackedFlatten(),
 }
@@ -274,10 +434,22 @@ def can_stack(network: nn.Module) -> bool:
 
 
 def _has_stacked_form(layer: nn.Module) -> bool:
+    """Of layers with options, those options that the layers above have."""
     if isinstance(layer, nn.Linear) and layer.bias is None:
         return False
-    if isinstance(layer, nn.BatchNorm1d):
+    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
         return layer.affine and layer.track_running_stats and layer.momentum is not None
+    if isinstance(layer, nn.LayerNorm):
+        return layer.elementwise_affine and len(layer.normalized_shape) == 1 and layer.bias is not None
+    if isinstance(layer, nn.Conv2d):
+        zeros = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+        return layer.bias is not None and layer.groups == 1 and zeros
+    if isinstance(layer, nn.MaxPool2d):
+        return not layer.return_indices
+    if isinstance(layer, nn.Unflatten):
+        return isinstance(layer.dim, int) and layer.dim > 0
+    if isinstance(layer, Residual):
+        return can_stack(layer.body)
     return type(layer) in _STACKED or acts_on_elements(type(layer))
 
 
@@ -334,6 +506,29 @@ class Arena:
                 view.copy_(parameter.grad)
                 parameter.grad = None
 
+    @property
+    def weights(self) -> Tensor:
+        """(P,) 1 for the numbers of weight matrices, 0 for those of biases and norms."""
+        shapes = [self._shapes[name] for name in self._names]
+        kinds = torch.cat([self.values.new_full((shape.numel(),), len(shape) > 1) for shape in shapes])
+        return nn.functional.pad(kinds, (0, self.values.shape[1] - len(kinds)))
+
+    @torch.no_grad()
+    def limit_weights(self, largest: Tensor) -> None:
+        """Shorten the weights that lead to one unit to this norm (R,), where they are longer.
+
+        Srivastava et al., "Dropout", JMLR 15 (2014), section 5.1.
+        """
+        offset = 0
+        for name in self._names:
+            shape = self._shapes[name]
+            part = self.values[:, offset : offset + shape.numel()]
+            offset += shape.numel()
+            if len(shape) > 1:
+                units = part.view(len(part), shape[0], -1)
+                norms = torch.linalg.vector_norm(units, dim=2, keepdim=True)
+                units.mul_((largest[:, None, None] / norms.clamp_min(1e-30)).clamp_(max=1))
+
     def state(self, row: int) -> list[Tensor]:
         """Copies of one replica's parameters and statistics, in the shapes of the plain network, on the CPU."""
         parts = [
@@ -355,7 +550,7 @@ class Arena:
             layer = self._network.get_submodule(module)
             parameter: nn.Parameter = getattr(layer, leaf)
             parameter.data = view
-            if isinstance(layer, (StackedLinear, StackedBatchNorm)):
+            if isinstance(layer, Learning):
                 layer.grads[leaf] = grad
             else:
                 self._loose.append((parameter, grad))

@@ -10,6 +10,8 @@ Every operation stands beside its derivative, every formula beside its source. R
     optimizers      how gradients move them
     schedules       how fast
     clipping        and how far at most
+    regularization  what keeps weights small
+    averaging       the mean of weights over training
     gradient_check  all of the above against finite differences
     inspection      initial weights against what theory says of them
     feed            which rows a step sees, scaled, and which units dropout keeps

@@ -138,6 +138,36 @@ class BatchNorm(Layer):
         return mean, variance
 
 
+class LayerNorm(Layer):
+    """y = γ x̂ + β with x̂ = (x - mean) / √(variance + ε), both over the units of each row, in evaluation as in training.
+
+    Ba, Kiros and Hinton, "Layer normalization", 2016.
+    """
+
+    eps = 1e-5
+
+    def __init__(self, units: int) -> None:
+        super().__init__(f"LayerNorm {units}", {"weight": (units,), "bias": (units,)})
+
+    def forward(self, x: np.ndarray, training: bool) -> np.ndarray:  # noqa: ARG002
+        """The same shape."""
+        self._std = np.sqrt(x.var(axis=-1, keepdims=True) + self.eps)
+        self._normal = (x - x.mean(axis=-1, keepdims=True)) / self._std
+        self.y = self.values["weight"][:, None] * self._normal + self.values["bias"][:, None]
+        return self.y
+
+    def backward(self, dy: np.ndarray) -> np.ndarray:
+        """dγ = Σ dy x̂, dβ = Σ dy over the batch; with g = γ dy, dx = (g - mean(g) - x̂ mean(g x̂)) / √(variance + ε).
+
+        The two means, over the units, are how a unit moves its row's mean and variance, and with them its neighbours.
+        """
+        np.einsum("rbu,rbu->ru", dy, self._normal, out=self.gradients["weight"])
+        np.einsum("rbu->ru", dy, out=self.gradients["bias"])
+        g = dy * self.values["weight"][:, None]
+        along = (g * self._normal).mean(axis=-1, keepdims=True)
+        return (g - g.mean(axis=-1, keepdims=True) - self._normal * along) / self._std
+
+
 class Run(NamedTuple):
     """Replicas next to each other with the same activation: y = function(x), dy/dx = derivative(x, y)."""
 

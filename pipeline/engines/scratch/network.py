@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.engines.scratch.activations import ACTIVATIONS
 from pipeline.engines.scratch.components import arguments, look_up
 from pipeline.engines.scratch.initializers import INITIALIZERS, Scheme
-from pipeline.engines.scratch.layers import Activate, BatchNorm, Dropout, Layer, Linear, Run
+from pipeline.engines.scratch.layers import Activate, BatchNorm, Dropout, Layer, LayerNorm, Linear, Run
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class Network:
     """R networks of the same shape: per hidden layer Linear → [BatchNorm] → activation → [Dropout], then Linear.
 
+    LayerNorm may stand in the place of BatchNorm.
     settings: of each replica. They may differ in activation and dropout.
     all_layers: in their order.
     values, gradients: (R, P), all parameters of a replica in a row; the layers read and write views of them. So what
@@ -77,13 +78,29 @@ class Network:
         first.backward_to_parameters(dz)
 
     def initialize(self, replica: int, initializer: InitializerSettings, rng: np.random.Generator) -> None:
-        """Draw one replica's weights, first layer first; biases stay 0, batch norm starts as the identity."""
+        """Draw one replica's weights, first layer first; biases stay 0, norms start as the identity."""
         for layer in self.all_layers:
-            if isinstance(layer, BatchNorm):
+            if isinstance(layer, BatchNorm | LayerNorm):
                 layer.values["weight"][replica] = 1
             elif isinstance(layer, Linear):
                 shape = (layer.outputs, layer.inputs)
                 layer.values["weight"][replica] = scheme(initializer, shape).draw(rng, shape).T
+
+    @property
+    def weights_only(self) -> np.ndarray:
+        """(P,) 1 for the numbers of weight matrices, 0 for those of biases and norms."""
+        kinds = [
+            np.full(math.prod(shape), len(shape) > 1) for layer in self.all_layers for shape in layer.shapes.values()
+        ]
+        return np.concatenate(kinds).astype(self.values.dtype)
+
+    def matrices(self) -> list[np.ndarray]:
+        """Views of all weight matrices, (R, in, out) each."""
+        return [layer.values["weight"] for layer in self.all_layers if isinstance(layer, Linear)]
+
+    def state(self) -> list[np.ndarray]:
+        """Views of all that training moves, replicas in front: parameters, and what batch norm has seen."""
+        return [self.values, *self._statistics()]
 
     def take_over(self, other: Network, places: Sequence[int], others: Sequence[int]) -> None:
         """At these places, become the replicas that stand at those of another network of the same shape."""
@@ -141,6 +158,8 @@ def perceptron(settings: Sequence[Settings], inputs: int, outputs: int, dtype: A
         yield Linear(width, units)
         if model.batch_norm:
             yield BatchNorm(units, len(settings), dtype)
+        if model.layer_norm:
+            yield LayerNorm(units)
         yield Activate(runs([one.activation for one in settings]))
         if any(one.model.dropout > 0 for one in settings):
             yield Dropout(units)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy as np
 
 from pipeline.data import Dataset
 from pipeline.engines.batches import batch_size, steps_per_epoch
+from pipeline.engines.scratch.averaging import MovingAverage
 from pipeline.engines.scratch.clipping import CLIPPINGS, Clip, norms
 from pipeline.engines.scratch.components import arguments, fixed, look_up, stacked
 from pipeline.engines.scratch.feed import Batch, Feed
 from pipeline.engines.scratch.losses import LOSSES, LOSSES_OF_VALUES, Loss
 from pipeline.engines.scratch.network import Network
 from pipeline.engines.scratch.optimizers import OPTIMIZERS, Optimizer
+from pipeline.engines.scratch.regularization import add_l1_gradient, limit_norms
 from pipeline.engines.scratch.schedules import SCHEDULES, ClosedForm, Plateau, Schedule, constant
 from pipeline.folds import Replica
 
@@ -46,11 +49,26 @@ class Stack:
         logits = network.forward(batch.inputs, training=True, mask=batch.mask)
         losses = self.loss.forward(logits, batch.targets)
         network.backward(self.loss.backward())
+        if self._l1.any():
+            add_l1_gradient(network.gradients, network.values, self._weights, self._l1)
         self.gradient_norms = norms(network.gradients)
         for clip, limits in self._clippings:
             clip(network.gradients, self.gradient_norms, limits)
         self._optimizer.update(network.values, network.gradients, rates)
+        if np.isfinite(self._largest_norms).any():
+            limit_norms(network.matrices(), self._largest_norms)
+        if self._average is not None:
+            self._average.follow()
         return losses
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The networks with the weights that score: those averaged over training, where that is asked for."""
+        return nullcontext() if self._average is None else self._average.in_place()
+
+    def start(self, place: int) -> None:
+        """Note that the weights of a replica that enters have been set."""
+        if self._average is not None:
+            self._average.start(place)
 
     def evaluate(self, rows: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
         """Loss (R,) and predictions of each replica on rows of its own; a replica without rows gets NaN and none.
@@ -83,12 +101,14 @@ class Stack:
 
         Those that enter start with weights of zero, which are the caller's to set.
         """
-        network, optimizer = self.network, self._optimizer
+        network, optimizer, average = self.network, self._optimizer, self._average
         self._assemble(replicas)
         moves = [(here, there) for here, there in enumerate(places) if there is not None]
         here, there = [move[0] for move in moves], [move[1] for move in moves]
         self.network.take_over(network, here, there)
         self._optimizer.take_over(optimizer, here, there)
+        if self._average is not None and average is not None:
+            self._average.take_over(average, here, there)
 
     def _assemble(self, replicas: Sequence[Replica]) -> None:
         settings = [replica.settings for replica in replicas]
@@ -99,6 +119,11 @@ class Stack:
         self.loss = build_loss(replicas, self._data.classes, self._dtype)
         self._clippings = build_clippings(replicas, self._dtype)
         self._optimizer = build_optimizer(replicas, self.network.values)
+        self._weights = self.network.weights_only
+        self._l1 = np.array([[one.trainer.l1] for one in settings])
+        self._largest_norms = np.array([[one.trainer.max_norm or np.inf] for one in settings])
+        decays = np.array([[one.averaging.decay if one.averaging else 0.0] for one in settings])
+        self._average = MovingAverage(self.network, decays) if decays.any() else None
 
 
 def shape_of(replica: Replica) -> str:
@@ -114,11 +139,13 @@ def shape_of(replica: Replica) -> str:
             settings.model.arguments,
             settings.model.hidden,
             settings.model.batch_norm,
+            settings.model.layer_norm,
             settings.optimizer.target,
             {name: fixed(value) for name, value in _optimizer_arguments(replica).items()},
             settings.loss.target,
             {name: fixed(value) for name, value in settings.loss.arguments.items()},
             replica.class_weights is None,
+            settings.averaging is None,
             settings.trainer.precision,
             batch_size(replica),
             steps_per_epoch(replica),

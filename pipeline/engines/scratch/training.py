@@ -96,6 +96,7 @@ class Training:
         self._stack = Stack([member.replica for member in self._active], data)
         for place, member in enumerate(self._active):
             start(self._stack.network, place, member.replica)
+            self._stack.start(place)
 
     def run(self) -> list[Fitted]:
         """Go on until the stack is empty and nobody enters; one `Fitted` for each replica of the start, in order."""
@@ -105,7 +106,8 @@ class Training:
                 started = time.perf_counter()
                 self._train()
                 if any(member.is_due for member in self._active):
-                    self._evaluate(started)
+                    with self._stack.averaged():
+                        self._evaluate(started)
                 self._go_on()
         return [member.fitted() for member in self._asked]
 
@@ -220,6 +222,7 @@ class Training:
         for place, member in enumerate(self._active):
             if before[place] is None:
                 self._start(self._stack.network, place, member.replica)
+                self._stack.start(place)
 
 
 _NO_ROWS = np.empty(0, np.int64)
