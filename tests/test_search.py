@@ -156,7 +156,8 @@ def stand_in(training: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
         monkeypatch.setattr(f"pipeline.search.{name}", composed_before)
     for module in ("pipeline.search", "pipeline.search.closing"):
         monkeypatch.setattr(f"{module}.groups", known_groups)
-    monkeypatch.setattr("pipeline.search.closing.study_figures", lambda *_: {})
+    for drawn in ("study_figures", "importances"):
+        monkeypatch.setattr(f"pipeline.search.closing.{drawn}", lambda *_: {})
     monkeypatch.setattr("pipeline.search.pages.write", lambda *_: {})
     monkeypatch.setattr(os, "fsync", lambda _: None)
     return training
@@ -957,7 +958,7 @@ def test_the_figures_of_a_search_tell_scores_costs_and_what_was_not_trained() ->
         ("complete", 0.7, {"parameters": 40}),
         ("infeasible", None, {"parameters": 80}),
     ]
-    drawn = study_figures(study, [size, ACCURACY])
+    drawn = study_figures(study, [size, ACCURACY], {})
     assert drawn["search_front"].get_suptitle() == "2 trials with a score, 2 on the front"
     assert "search_history" in drawn
 

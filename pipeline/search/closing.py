@@ -16,7 +16,7 @@ from pipeline import experiment, figures
 from pipeline.results import Interval, RunResult
 from pipeline.search import objectives, repeats
 from pipeline.search.best import experiment_file
-from pipeline.search.pictures import study_figures
+from pipeline.search.pictures import importances, study_figures
 from pipeline.search.sessions import HOST
 from pipeline.search.trial import Job
 from pipeline.settings import groups
@@ -79,6 +79,7 @@ class Found:
     host: the machine that refitted it. output: folder of the refit, there. ready: the experiment file in conf/, None
     if that is read-only.
     outcome: None where an earlier call had refitted and tested the best already. figures: of the study, by name.
+    importances: share of each dimension in the differences between scores, where it can be told.
     of_outcome: figures of the refit, as far as they were drawn.
     """
 
@@ -92,6 +93,7 @@ class Found:
     ready: Path | None
     outcome: Outcome | None
     figures: Mapping[str, Figure]
+    importances: Mapping[str, float]
     repeated: Sequence[repeats.Repeated] = ()
     of_outcome: Mapping[str, Figure] = field(default_factory=dict)
 
@@ -111,14 +113,15 @@ def conclude(
     repeated = _repeated(study, job, data, say) if job.rules.repeats else []
     if repeated:
         best = Best.of(study.get_trials(deepcopy=False)[repeated[0].number])
-    drawn = study_figures(study, job.objectives)
+    shares = importances(study, job.objectives)  # takes seconds after thousands of trials
+    drawn = study_figures(study, job.objectives, shares)
     figures.save(drawn, job.output / "figures")
     ready = _write_best(job, best)
     known, metric = final_of(study), objectives.score_of(job.objectives).name
     if known is not None and known["trial"] == best.number:
         score, output = Interval(**known["score"]), Path(known["output"])
         before = known["looks"], known["host"]
-        return Found(best, metric, score, known["test"], *before, output, ready, None, drawn, repeated)
+        return Found(best, metric, score, known["test"], *before, output, ready, None, drawn, shares, repeated)
     folds = _validated(job, data, best, say)
     say(f"Refitting trial {best.number} on all {folds.data['development_rows']} development rows …")
     outcome = _refit(job, data, best, folds)
@@ -130,7 +133,7 @@ def conclude(
         # So that the next call, here or on another machine, need not refit, nor look at the test rows again.
         final = Final(trial=best.number, looks=looks, test=test, output=str(output), host=HOST, score=asdict(score))
         study.set_user_attr(FINAL, final)
-    return Found(best, metric, score, test, looks, HOST, output, ready, outcome, drawn, repeated, shown)
+    return Found(best, metric, score, test, looks, HOST, output, ready, outcome, drawn, shares, repeated, shown)
 
 
 def _repeated(study: Study, job: Job, data: Dataset, say: Callable[[str], None]) -> list[repeats.Repeated]:

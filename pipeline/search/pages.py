@@ -13,7 +13,7 @@ from pipeline.search.closing import Found
 from pipeline.search.edges import edges
 from pipeline.search.messages import command
 from pipeline.search.objectives import score_of
-from pipeline.search.pictures import importances, search_trials
+from pipeline.search.pictures import search_trials
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -42,7 +42,7 @@ def _page(study: Study, job: Job, found: Found) -> report.Study:
         name=job.study_name,
         goal=score_of(job.objectives),
         trials=search_trials(study, job.objectives),
-        importances=importances(study, job.objectives),
+        importances=found.importances,
         space=job.space.describe(),
         winner=best.number,
         settings=job.compose(best.overrides, found.output),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import optuna
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def study_figures(study: Study, objectives: Sequence[Objective]) -> dict[str, Figure]:
-    """Name -> figure: how the search went, what the score depends on, and the front of several objectives."""
+def study_figures(study: Study, objectives: Sequence[Objective], shares: Mapping[str, float]) -> dict[str, Figure]:
+    """Name -> figure: how the search went, what the score depends on, and the front of several objectives.
+
+    shares: of the dimensions, as `importances` finds them.
+    """
     trials = search_trials(study, objectives)
-    drawn = figures.of_study(trials, score_of(objectives), importances(study, objectives))
+    drawn = figures.of_study(trials, score_of(objectives), shares)
     if len(objectives) > 1:
         drawn["search_front"] = _front(study, objectives)
     return drawn

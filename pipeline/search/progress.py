@@ -73,10 +73,10 @@ def _running(trial: FrozenTrial) -> Running:
 
 def _seconds_each(over: Sequence[FrozenTrial], running: Sequence[Running], epochs: int) -> float | None:
     """The mean of the last ten trials; before there is one, what the first epochs of a running one promise."""
-    took = [trial.duration.total_seconds() for trial in over if trial.duration is not None]
+    took = [trial.duration.total_seconds() for trial in over[-10:] if trial.duration is not None]
     if not took:
         took = [trial.seconds / trial.epoch * epochs for trial in running if trial.epoch]
-    return fmean(took[-10:]) if took else None
+    return fmean(took) if took else None
 
 
 def _left(trials: int, each: float, running: Sequence[Running], until: float) -> float:
