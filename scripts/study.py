@@ -113,7 +113,7 @@ def _delete(study: Study, storage: BaseStorage, uri: str | None, sure: bool) -> 
     if runs:
         removal.remove(runs, uri)
     studies.delete(study, storage, files)
-    say(f"Deleted. MLflow keeps the runs in its trash: mlflow gc --backend-store-uri {uri}" if runs else "Deleted.")
+    say("Deleted. MLflow keeps the runs in its trash until `mlflow gc`." if runs else "Deleted.")
 
 
 def _told(study: Study, runs: Sequence[str], uri: str, files: Sequence[Path], shared: Sequence[Path]) -> str:
