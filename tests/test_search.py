@@ -918,7 +918,7 @@ def test_a_network_beyond_a_limit_is_not_trained_and_does_not_win(
     found = run(conf, *SIZES, "search.constraints.parameters=79")
     assert sorted(settings.model.hidden for settings in stand_in.validated) == [[2], [4]]
     assert [kind for kind, _ in told].count("trial") == 4
-    reasons = {costs["parameters"]: reason for kind, (costs, reason) in told if kind == "costs"}
+    reasons = {about[0]["parameters"]: about[1] for kind, about in told if kind == "costs"}
     assert reasons == {
         20: "",
         40: "",
