@@ -156,10 +156,7 @@ def _palette(classes: int) -> Image.Image:
 
 
 def _filmed(frames: Sequence[Frame], scene: Scene) -> Iterator[np.ndarray]:
-    """(height, width, 4) bytes of each frame.
-
-    Axes and texts are drawn once, and only what moves is drawn again: that takes a third of the time.
-    """
+    """(height, width, 4) bytes of each frame. Axes and texts are drawn once, what moves and what is above it again."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure = _stage(frames[0], scene)
