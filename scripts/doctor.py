@@ -55,6 +55,7 @@ def _findings(overrides: list[str]) -> Iterator[Finding]:
         ("Python", python),
         ("packages", packages),
         ("processor", processor),
+        ("matrices", matrices),
         ("accelerators", accelerators),
         ("commit", commit),
     ):
@@ -113,6 +114,17 @@ def _processor_name() -> str:
     lines = information.read_text().splitlines() if information.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
+
+
+def matrices() -> Iterator[Finding]:
+    """Which libraries multiply float32 matrices on this processor without rounding more than float32 does."""
+    from pipeline.engines.lightning.processor import LARGEST_ERROR, LIBRARIES, error_of
+
+    told = []
+    for name in LIBRARIES:
+        error = error_of(name)
+        told.append(f"{name} errs by {error:.0e}{'' if error <= LARGEST_ERROR else ', so it is never chosen'}")
+    yield Finding(State.OK, "matrices", f"float32 on the CPU: {'; '.join(told)} (trainer.matmul)")
 
 
 def accelerators() -> Iterator[Finding]:

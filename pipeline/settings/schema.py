@@ -230,7 +230,9 @@ class TrainerSettings(Section):
     evaluate_every: Count
     """Epochs between two evaluations; the last one is always evaluated."""
     threads: Count | None
-    """CPU threads of the tensor library; null chooses by the size of the network."""
+    """CPU threads of the tensor library; null measures which number is fastest for the network at hand."""
+    matmul: Literal["auto", "default", "onednn"]
+    """Library for float32 matrices on a CPU: torch's default, oneDNN, or the faster; never below float32."""
     progress: bool
     """Show how far training is."""
     inspect: bool

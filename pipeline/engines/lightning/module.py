@@ -117,6 +117,18 @@ class ReplicaModule(LightningModule):
         """The steps of an epoch in blocks. Lightning asks once: replicas come and go, but their steps are as many."""
         return Blocks(self.steps)
 
+    @torch.no_grad()
+    def rehearse(self) -> None:
+        """A step forward and back on rows of zeros, to see how long it takes. Nothing of it stays."""
+        assert isinstance(self.network, StackedNetwork)
+        learnt = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+        replica, weight = self.active[0].replica, next(self.network.parameters())
+        x = weight.new_zeros(len(self.active), batch_size(replica), *self.data.inputs.shape[1:])
+        logits, steps = self.network.trace(x)
+        self.network.backward(torch.ones_like(logits), steps)
+        for name, buffer in self.network.named_buffers():
+            buffer.copy_(learnt[name])
+
     # ---- training
 
     def training_step(self, block: tuple[int, int], _: int) -> None:

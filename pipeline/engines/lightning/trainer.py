@@ -1,9 +1,8 @@
-"""Lightning's Trainer with everything off that a stack does itself, and the CPU threads to run it on."""
+"""Lightning's Trainer with everything off that a stack does itself."""
 
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +16,6 @@ from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
-
-_ONE_THREAD_BELOW = 2e7
-"""Multiplications per step under which a second thread costs more than it gains (measured on two cores)."""
 
 
 def build_trainer(settings: Settings) -> Trainer:
@@ -80,16 +76,3 @@ def products(settings: Settings) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-@contextmanager
-def threads(settings: Settings, multiplications: float) -> Iterator[None]:
-    """Run with the configured number of CPU threads, or with one where a step is too small to share."""
-    before = torch.get_num_threads()
-    small = multiplications < _ONE_THREAD_BELOW
-    wanted = settings.trainer.threads or (1 if small else min(before, os.cpu_count() or 1))
-    torch.set_num_threads(wanted)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
