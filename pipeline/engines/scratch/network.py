@@ -100,7 +100,7 @@ class Network:
 
     def state(self) -> list[np.ndarray]:
         """Views of all that training moves, replicas in front: parameters, and what batch norm has seen."""
-        return [self.values, *self._statistics()]
+        return [self.values, *self.statistics()]
 
     def take_over(self, other: Network, places: Sequence[int], others: Sequence[int]) -> None:
         """At these places, become the replicas that stand at those of another network of the same shape."""
