@@ -2,10 +2,12 @@
 
     settings      every setting: type, bounds, reason; composes and checks a config     -> Settings
     data          a name                                                                -> Dataset
+    preparation   what training rows teach about inputs: raw rows to network inputs    -> Preparation
     folds         who sees which rows, what is learnt from them                         -> Plan, Replica
     models        plain torch modules and initial weights
     engines       train replicas: `lightning` stacks them on a tensor axis, `scratch` is NumPy by hand -> Fitted
     metrics       what a score is, and which way is better
+    thresholds    where between two classes to decide
     statistics    what k scores say together                                            -> Interval
     results       what an experiment leaves behind                                      -> RunResult
     streams       random numbers, derived from what they are for

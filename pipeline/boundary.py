@@ -34,7 +34,8 @@ class Frame:
 def can_show(outcome: Outcome) -> bool:
     """Whether the data has two inputs and classes, and there is a final network."""
     finished = outcome.final is not None and outcome.final.status is Status.COMPLETED
-    return finished and outcome.data.classes > 0 and outcome.data.inputs.shape[1:] == (2,)
+    plain = outcome.data.inputs.shape[1:] == (2,) and not outcome.data.columns
+    return finished and outcome.data.classes > 0 and plain
 
 
 def chosen_epochs(last: int, frames: int = 5) -> list[int]:

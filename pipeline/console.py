@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from tqdm import tqdm
 
+    from pipeline.data import Dataset
     from pipeline.experiment import Outcome
 
 Key = tuple[int, int]
@@ -77,6 +78,14 @@ def say(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def introduce(data: Dataset, settings: Settings) -> None:
+    """Say what was found in data that are the user's own, what will be done with it, and what is suspicious."""
+    if data.summary and leads():
+        from pipeline.folds import plan
+
+        say("\n".join([data.summary, *plan(data, settings).warnings]))
 
 
 def combine(*observers: Observer) -> Observer:
@@ -210,9 +219,9 @@ class Progress:
     def _followed(self, record: Epoch) -> str:
         """The metric that is shown: the first of its task, else the loss."""
         if self._metric is None or self._metric not in record.scores:
-            from pipeline.metrics import metrics_of
+            from pipeline.metrics import TASKS, metrics_of
 
-            known = [metric.name for task in ("multiclass", "regression") for metric in metrics_of(task)]
+            known = [metric.name for task in TASKS for metric in metrics_of(task)]
             self._metric = next((name for name in known if name in record.scores), "loss")
         return self._metric
 

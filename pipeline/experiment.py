@@ -13,10 +13,11 @@ import numpy as np
 from pipeline import engines
 from pipeline.data import Dataset, load
 from pipeline.engines import Fitted, Key
-from pipeline.folds import Plan, Replica, inner_rows_are_watched, plan, refit_replica, replicas
+from pipeline.folds import Plan, Replica, inner_rows_are_watched, plan, refit_replica, replicas, with_fitting_loss
 from pipeline.metrics import metrics_of
 from pipeline.results import Epoch, FoldResult, Interval, RunResult, Status
 from pipeline.statistics import summarize
+from pipeline.thresholds import best_threshold, middle, moved_probabilities, moved_weights
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -63,7 +64,9 @@ def scored(
     seconds: float,
 ) -> Outcome:
     """What the networks of all folds, trained by whomever, come to. `fitted` in the order of the replicas."""
-    folds = tuple(_fold_result(data, *pair) for pair in zip(networks, fitted, strict=True))
+    decided = [_decided(settings, data, *pair) for pair in zip(networks, fitted, strict=True)]
+    fitted = [one for one, _ in decided]
+    folds = tuple(_fold_result(data, *each) for each in zip(networks, fitted, [t for _, t in decided], strict=True))
     result = RunResult(
         task_name=settings.task_name,
         primary=metrics_of(data.task)[0].name,
@@ -71,7 +74,7 @@ def scored(
         cv=_summary(folds),
         seconds=seconds,
         data=_facts(data, the_plan),
-        notes=(*_notes(settings, the_plan), *_failures(fitted)),
+        notes=(*_notes(settings, data, the_plan), *_failures(fitted)),
     )
     return Outcome(settings, data, the_plan, result, networks, fitted)
 
@@ -86,7 +89,9 @@ def finish(outcome: Outcome, observer: Observer | None = None) -> Outcome:
     engine = engines.create(settings)
     (final,) = engine.fit([replica], data, observer or _nobody)
     predictions = None
-    refit = _fold_result(data, replica, final)
+    threshold = middle([fold.threshold for fold in outcome.result.folds])
+    final = _moved(replica, final, threshold)
+    refit = _fold_result(data, replica, final, threshold)
     if len(the_plan.test) and final.status is Status.COMPLETED:
         predictions = engine.predict(replica, final, data, the_plan.test)
         scores = score(data, the_plan.test, predictions)
@@ -108,7 +113,27 @@ def score(data: Dataset, rows: np.ndarray, predictions: np.ndarray) -> dict[str,
     return {metric.name: metric(targets, predictions) for metric in metrics_of(data.task)}
 
 
-def _fold_result(data: Dataset, replica: Replica, fitted: Fitted) -> FoldResult:
+def _decided(settings: Settings, data: Dataset, replica: Replica, fitted: Fitted) -> tuple[Fitted, float]:
+    """The network as it decides where `validation.threshold` asks, and where that was; by its inner rows alone."""
+    rule, inner = settings.validation.threshold, replica.split.inner
+    if rule is None or not fitted.weights:
+        return fitted, 0.5
+    p = engines.create(settings).predict(replica, fitted, data, inner)[:, 1]
+    threshold = best_threshold(data.targets[inner], p, rule)
+    return _moved(replica, fitted, threshold), threshold
+
+
+def _moved(replica: Replica, fitted: Fitted, threshold: float) -> Fitted:
+    if threshold == 0.5 or not fitted.weights:
+        return fitted
+    weights = moved_weights(fitted.weights, replica.outputs, threshold)
+    predictions = fitted.predictions
+    if len(predictions):
+        predictions = moved_probabilities(predictions, threshold)
+    return replace(fitted, weights=weights, predictions=predictions)
+
+
+def _fold_result(data: Dataset, replica: Replica, fitted: Fitted, threshold: float) -> FoldResult:
     rows = replica.split.score
     scores = score(data, rows, fitted.predictions) if len(fitted.predictions) else {}
     if scores:
@@ -122,6 +147,7 @@ def _fold_result(data: Dataset, replica: Replica, fitted: Fitted) -> FoldResult:
         train_rows=len(replica.split.train),
         inner_rows=len(replica.split.inner),
         scored_rows=len(rows),
+        threshold=threshold,
     )
 
 
@@ -152,13 +178,21 @@ def _facts(data: Dataset, the_plan: Plan) -> dict[str, object]:
     }
 
 
-def _notes(settings: Settings, the_plan: Plan) -> tuple[str, ...]:
+def _notes(settings: Settings, data: Dataset, the_plan: Plan) -> tuple[str, ...]:
     rules = settings.validation
-    notes = []
+    notes = [*the_plan.warnings]
+    if (loss := with_fitting_loss(settings, data).loss) is not settings.loss:
+        notes.append(
+            f"Cross-entropy is for classes; for this {data.task} the loss was {loss.target.rpartition('.')[2]}."
+        )
     if rules.method == "resubstitution":
         notes.append("Scored on the rows that taught it: this shows that it can learn them, not that it generalises.")
     if inner_rows_are_watched(settings):
-        notes.append(f"Early stopping and plateau schedules watched {rules.inner:.0%} of each fold's training rows.")
+        notes.append(
+            f"Early stopping, plateau schedules and thresholds watched {rules.inner:.0%} of each fold's training rows."
+        )
+    if rules.threshold is not None:
+        notes.append(f"Class {data.class_names[1]!r} is chosen from where {rules.threshold} was best on those rows.")
     if not len(the_plan.test):
         notes.append("No test rows were kept, so there is no score on rows that nothing was chosen on.")
     return tuple(notes)

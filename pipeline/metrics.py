@@ -1,7 +1,8 @@
 """A metric is a name, a direction and a function on arrays. Everything that ranks or plots asks here.
 
-Functions take targets (n,) and predictions (n, outputs): probabilities of the classes, or (n, 1) values. Averages
-over classes are unweighted (macro), so that a rare class counts as much as a frequent one.
+Functions take targets (n,) and predictions (n, outputs): probabilities of the classes, or (n, 1) values. Of labels both
+are (n, labels), 0 or 1 and a probability each. Averages over classes or labels are unweighted (macro), so that a rare
+one counts as much as a frequent one.
 """
 
 from __future__ import annotations
@@ -145,9 +146,57 @@ def _r2(targets: np.ndarray, predictions: np.ndarray) -> float:
     return 1 - float(np.sum((targets - predictions[:, 0]) ** 2)) / total if total else float("nan")
 
 
+def _pinball(level: float) -> Callable[[np.ndarray, np.ndarray], float]:
+    """Mean of level · (y - z) where the answer z is too low, (1 - level) · (z - y) elsewhere: as `loss=quantile`."""
+
+    def score(targets: np.ndarray, predictions: np.ndarray) -> float:
+        below = targets - predictions[:, 0]
+        return float(np.mean(np.maximum(level * below, (level - 1) * below)))
+
+    return score
+
+
+def _of_labels(name: str, **options: object) -> Callable[[np.ndarray, np.ndarray], float]:
+    """A scikit-learn score of the labels with a probability of at least a half."""
+
+    def score(targets: np.ndarray, predictions: np.ndarray) -> float:
+        import sklearn.metrics
+
+        return float(getattr(sklearn.metrics, name)(targets, predictions >= 0.5, **options))
+
+    return score
+
+
+def _over_labels(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
+    """A scikit-learn score of each label's probabilities, averaged. NaN if a label is everywhere the same."""
+
+    def score(targets: np.ndarray, predictions: np.ndarray) -> float:
+        import sklearn.metrics
+
+        if ((targets == targets[0]).all(axis=0)).any():
+            return float("nan")
+        return float(getattr(sklearn.metrics, name)(targets, predictions, average="macro"))
+
+    return score
+
+
+def _label_accuracy(targets: np.ndarray, predictions: np.ndarray) -> float:
+    return float(np.mean((predictions >= 0.5) == (targets >= 0.5)))
+
+
+def _exact_match(targets: np.ndarray, predictions: np.ndarray) -> float:
+    return float(np.mean(((predictions >= 0.5) == (targets >= 0.5)).all(axis=1)))
+
+
+def _label_log_loss(targets: np.ndarray, predictions: np.ndarray) -> float:
+    chosen = np.where(targets >= 0.5, predictions, 1 - predictions)
+    return float(-np.mean(np.log(np.maximum(chosen, np.finfo(np.float32).tiny, dtype=np.float64))))
+
+
 _CLASSIFICATION = (
     Metric("accuracy", "maximize", _accuracy, each_epoch=True),
     Metric("balanced_accuracy", "maximize", _sklearn("balanced_accuracy_score")),
+    Metric("mcc", "maximize", _sklearn("matthews_corrcoef")),
     Metric("precision", "maximize", _sklearn("precision_score", average="macro", zero_division=0.0)),
     Metric("recall", "maximize", _sklearn("recall_score", average="macro", zero_division=0.0)),
     Metric("f1", "maximize", _sklearn("f1_score", average="macro", zero_division=0.0)),
@@ -160,9 +209,24 @@ _REGRESSION = (
     Metric("rmse", "minimize", _rmse, each_epoch=True),
     Metric("mae", "minimize", _mae, each_epoch=True),
     Metric("r2", "maximize", _r2, each_epoch=True),
+    Metric("pinball_10", "minimize", _pinball(0.1)),
+    Metric("pinball_90", "minimize", _pinball(0.9)),
 )
+_LABELS = (
+    Metric("f1", "maximize", _of_labels("f1_score", average="macro", zero_division=0.0)),
+    Metric("label_accuracy", "maximize", _label_accuracy, each_epoch=True),
+    Metric("exact_match", "maximize", _exact_match, each_epoch=True),
+    Metric("precision", "maximize", _of_labels("precision_score", average="macro", zero_division=0.0)),
+    Metric("recall", "maximize", _of_labels("recall_score", average="macro", zero_division=0.0)),
+    Metric("roc_auc", "maximize", _over_labels("roc_auc_score")),
+    Metric("average_precision", "maximize", _over_labels("average_precision_score")),
+    Metric("log_loss", "minimize", _label_log_loss),
+)
+_OF_TASK = {"regression": _REGRESSION, "multilabel": _LABELS}
+TASKS = ("multiclass", "regression", "multilabel")
+"""One for each set of metrics."""
 
 
 def metrics_of(task: str) -> tuple[Metric, ...]:
     """The metrics of a task; the first is the one it is judged by unless a setting says otherwise."""
-    return _REGRESSION if task == "regression" else _CLASSIFICATION
+    return _OF_TASK.get(task, _CLASSIFICATION)

@@ -82,6 +82,8 @@ class FoldResult:
     train_rows: int
     inner_rows: int
     scored_rows: int
+    threshold: float = 0.5
+    """The network's own probability of class 1 that was moved to one half (`pipeline.thresholds`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,16 +58,16 @@ def by_lightning(
     from pipeline.engines.lightning.networks import restore_network
     from pipeline.engines.lightning.stacked import Arena, StackedNetwork
 
-    network = StackedNetwork([restore_network(replica, weights, data.inputs.shape[1:])]).train()
+    network = StackedNetwork([restore_network(replica, weights, replica.shape(data))]).train()
     arena = Arena(network, 1)
     mask = None if batch.mask is None else torch.from_numpy(batch.mask)
     class_weights = None if replica.class_weights is None else torch.from_numpy(replica.class_weights).double()[None]
     targets = torch.from_numpy(batch.targets)
-    total = float(targets.numel()) if class_weights is None else class_weights.gather(1, targets).sum(1)[None]
-    criterion = Criterion(replica.settings.loss, data.classes)
+    total = float(targets.shape[1]) if class_weights is None else class_weights.gather(1, targets).sum(1)[None]
+    criterion = Criterion(replica.settings.loss, data.task, data.classes)
     with torch.no_grad():
         logits, steps = network.trace(torch.from_numpy(batch.inputs), mask)
-        (goal,) = criterion.goals(logits, targets[None], class_weights, None, total)
+        (goal,) = criterion.goals(logits, targets[None], class_weights, None, total)  # of the one step
         _, by_logits = criterion.gradient(logits, goal)
         network.backward(by_logits, steps)
     names = [name for name, _ in network.named_parameters()]

@@ -24,11 +24,14 @@ def train(settings: Settings, overrides: list[str]) -> None:
     from pipeline import export  # noqa: F401 - the same, for an engine that does without torch until the end
 
     events = tracking.event_files(settings)
-    with tracker.trial(overrides=overrides) as run, events as write, console.Progress(settings) as progress:
-        observer = console.combine(run.on_epoch, write, progress)
-        validated = experiment.validate(settings, load(settings.data, settings.seed), observer)
-        console.deliver(validated)  # whatever fails later, this result is on disk
-        outcome = experiment.finish(validated, observer)
+    with tracker.trial(overrides=overrides) as run:
+        data = load(settings.data, settings.seed)
+        console.introduce(data, settings)
+        with events as write, console.Progress(settings) as progress:
+            observer = console.combine(run.on_epoch, write, progress)
+            validated = experiment.validate(settings, data, observer)
+            console.deliver(validated)  # whatever fails later, this result is on disk
+            outcome = experiment.finish(validated, observer)
         try:
             console.deliver(outcome, overrides)
         finally:  # a result whose model cannot be exported is a result

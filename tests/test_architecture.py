@@ -20,8 +20,8 @@ import pytest
 
 ROWS = (  # lowest first
     {"errors", "streams", "results", "ranks"},
-    {"metrics", "statistics", "settings"},
-    {"data", "folds", "models"},
+    {"metrics", "statistics", "settings", "thresholds"},
+    {"data", "preparation", "folds", "models"},
     {"engines"},
     {"experiment", "boundary", "predictions"},
     {"figures"},
@@ -30,7 +30,12 @@ ROWS = (  # lowest first
     {"deployment"},
     {"console"},
 )
-PEERS = {"settings": {"metrics"}, "folds": {"data"}, "tracking": {"export"}}
+PEERS = {
+    "settings": {"metrics"},
+    "folds": {"data", "preparation"},
+    "preparation": {"data"},
+    "tracking": {"export"},
+}
 HOMES = {
     "torch": {"models", "engines.lightning", "export"},
     "torchvision": {"models", "engines.lightning", "export"},

@@ -19,9 +19,13 @@ FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF and 
 CHOICES = [(path.parent.relative_to(CONF).as_posix(), path.stem) for path in FILES]
 
 
+NEEDS = {("data", name): ("data.path=my.file",) for name in ("table", "arrays", "images")}
+"""What an option cannot know by itself."""
+
+
 @cache
 def settings_with(group: str, option: str) -> Settings:
-    return compose([f"{group}={option}"], "sweep")
+    return compose([f"{group}={option}", *NEEDS.get((group, option), ())], "sweep")
 
 
 @pytest.mark.parametrize(("group", "option"), CHOICES, ids=[f"{group}={option}" for group, option in CHOICES])

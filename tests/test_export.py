@@ -19,8 +19,11 @@ from pipeline.data import Dataset
 from pipeline.errors import ConfigError, ExportError
 from pipeline.experiment import Outcome
 from pipeline.export import CARD, agreement, save_models
+from pipeline.export.card import as_written
+from pipeline.export.standalone import FinishedModel
 from pipeline.settings import TrackingSettings
-from tests.engines.conformance import line, small, three_classes
+from tests.engines.conformance import labelled, line, small, three_classes
+from tests.tables import a_table
 
 OUTSIDE = """
 import importlib.util, json, sys
@@ -216,3 +219,32 @@ def test_nothing_is_exported_where_it_is_switched_off(tmp_path: Path) -> None:
     continued = replace(outcome, settings=small("export=folds"), fitted=[], replicas=[])
     with pytest.raises(ConfigError, match="export=single"):
         save_models(continued, tmp_path)
+
+
+@pytest.mark.parametrize("overrides", [("data.max_categories=3",), ("data.categories=ordinal", "data.impute=mean")])
+def test_a_table_goes_in_as_it_is_written_and_values_come_out_in_their_units(
+    tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    """Every format agrees with the engine, or there would be no model."""
+    chosen = "data=table", "data.path=t.csv", "engine=numpy", "export=single", *overrides
+    outcome = outcome_of(*chosen, data=a_table(task="regression"))
+    (folder,) = save_models(outcome, tmp_path)
+    model = FinishedModel(folder)
+    rows = outcome.data.inputs[outcome.plan.test]
+    table = as_written(rows, model.card)
+    answers = model.predict(table)["predicted"]
+    assert outcome.test_predictions is not None
+    np.testing.assert_allclose(answers, outcome.test_predictions[:, 0], rtol=1e-5)
+    assert model.card["columns"][2] == {"name": "city", "kind": "categorical", "categories": list("abcdefgh")}
+    odd = table.assign(city="nowhere", age="?")
+    np.testing.assert_allclose(model.predict(odd)["predicted"], model.predict(odd.assign(city="abroad"))["predicted"])
+    with pytest.raises(ValueError, match=r"'age' must hold a number\. In row 0 it is 'old'"):
+        model.predict(table.assign(age="old"))
+
+
+def test_labels_come_out_with_a_probability_each(tmp_path: Path) -> None:
+    outcome = outcome_of("engine=numpy", "export=single", data=labelled())
+    (folder,) = save_models(outcome, tmp_path)
+    answers = FinishedModel(folder).predict(outcome.data.inputs[outcome.plan.test])
+    assert list(answers.columns) == ["p_late", "p_last"]
+    np.testing.assert_allclose(answers, outcome.test_predictions, rtol=1e-5)

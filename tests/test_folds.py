@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.model_selection import TimeSeriesSplit
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
+from pipeline.data import Dataset, Task
 from pipeline.errors import DataError
-from pipeline.folds import learn_class_weights, learn_scaling, plan, replicas
+from pipeline.folds import learn_class_weights, plan, replicas
+from pipeline.preparation import learn_scaling
 from pipeline.settings import compose
 from tests.engines.conformance import line, small, three_classes
+from tests.tables import a_table
 
 METHODS = ["holdout", "kfold", "stratified", "repeated", "group"]
 
@@ -153,8 +157,8 @@ def test_each_fold_learns_its_own_scaling() -> None:
     data = three_classes()
     members = replicas(data, small("data.normalize=feature"), plan(data, small()))
     for member in members:
-        np.testing.assert_allclose(member.scaling.shift, data.inputs[member.split.train].mean(axis=0), rtol=1e-4)
-    assert not np.allclose(members[0].scaling.shift, members[1].scaling.shift)
+        np.testing.assert_allclose(member.preparation.shift, data.inputs[member.split.train].mean(axis=0), rtol=1e-4)
+    assert not np.allclose(members[0].preparation.shift, members[1].preparation.shift)
 
 
 def test_balanced_class_weights_are_those_of_scikit_learn() -> None:
@@ -168,3 +172,44 @@ def test_balanced_class_weights_are_those_of_scikit_learn() -> None:
 def test_class_weights_must_fit_the_classes() -> None:
     with pytest.raises(DataError, match="3 classes, got 2 numbers"):
         learn_class_weights(three_classes(), np.arange(9), [1.0, 2.0])
+
+
+def in_time(rows: int, times: np.ndarray | None) -> Dataset:
+    data = a_table(rows)
+    return replace(data, times=times)
+
+
+def test_time_series_score_later_rows_than_all_that_taught() -> None:
+    """Unless moments repeat, the folds are scikit-learn's."""
+    settings = compose(["data=table", "data.path=t.csv", "validation=time_series", "trainer.patience=3"])
+    the_plan = plan(in_time(103, None), settings)
+    np.testing.assert_array_equal(the_plan.test, np.arange(82, 103))
+    expected = list(TimeSeriesSplit(5).split(np.arange(82)))
+    for split, (train, score) in zip(the_plan.splits, expected, strict=True):
+        np.testing.assert_array_equal(np.concatenate([split.train, split.inner]), train)
+        np.testing.assert_array_equal(split.score, score)
+        assert split.train.max() < split.inner.min()
+
+
+def test_rows_of_one_moment_stay_together() -> None:
+    times = np.repeat(np.arange(15.0), 8)
+    the_plan = plan(in_time(120, times), compose(["data=table", "data.path=t.csv", "validation=time_series"]))
+    parts = [(split.train, split.score) for split in the_plan.splits]
+    for before, after in [*parts, (the_plan.development, the_plan.test)]:
+        assert times[before].max() < times[after].min()
+    with pytest.raises(DataError, match="of one moment"):
+        plan(in_time(120, np.zeros(120)), compose(["data=table", "data.path=t.csv", "validation=time_series"]))
+
+
+@pytest.mark.parametrize("task", ["multiclass", "binary", "regression"])
+def test_a_column_that_knows_the_answer_is_warned_of(task: Task) -> None:
+    data = a_table(task=task)
+    settings = compose(["data=table", "data.path=t.csv"])
+    assert plan(data, settings).warnings == ()
+    told = data.inputs.copy()
+    told[:, 3] = data.targets * 10 + 0.5
+    (warning,) = plan(replace(data, inputs=told), settings).warnings
+    assert "column 'born' alone predicts the target" in warning
+    assert "data.drop=[born]" in warning
+    told[plan(data, settings).development, 3] = 1.0  # known of test rows only: those are not looked at
+    assert plan(replace(data, inputs=told), settings).warnings == ()

@@ -26,6 +26,7 @@ def test_classification() -> None:
     expected = {
         "accuracy": reference.accuracy_score(TARGETS, chosen),
         "balanced_accuracy": reference.balanced_accuracy_score(TARGETS, chosen),
+        "mcc": reference.matthews_corrcoef(TARGETS, chosen),
         "precision": reference.precision_score(TARGETS, chosen, average="macro"),
         "recall": reference.recall_score(TARGETS, chosen, average="macro"),
         "f1": reference.f1_score(TARGETS, chosen, average="macro"),
@@ -50,8 +51,26 @@ def test_regression() -> None:
         "rmse": reference.root_mean_squared_error(TRUE_VALUES, VALUES[:, 0]),
         "mae": reference.mean_absolute_error(TRUE_VALUES, VALUES[:, 0]),
         "r2": reference.r2_score(TRUE_VALUES, VALUES[:, 0]),
+        "pinball_10": reference.mean_pinball_loss(TRUE_VALUES, VALUES[:, 0], alpha=0.1),
+        "pinball_90": reference.mean_pinball_loss(TRUE_VALUES, VALUES[:, 0], alpha=0.9),
     }
     assert by_name("regression") == pytest.approx(expected)
+
+
+def test_labels() -> None:
+    targets, chosen = (PROBABILITIES[::-1] > 0.2).astype(np.float32), PROBABILITIES >= 0.5
+    expected = {
+        "f1": reference.f1_score(targets, chosen, average="macro"),
+        "label_accuracy": 1 - reference.hamming_loss(targets, chosen),
+        "exact_match": reference.accuracy_score(targets, chosen),
+        "precision": reference.precision_score(targets, chosen, average="macro", zero_division=0),
+        "recall": reference.recall_score(targets, chosen, average="macro"),
+        "roc_auc": reference.roc_auc_score(targets, PROBABILITIES),
+        "average_precision": reference.average_precision_score(targets, PROBABILITIES),
+        "log_loss": np.mean([reference.log_loss(targets[:, k], PROBABILITIES[:, k]) for k in range(4)]),
+    }
+    found = {metric.name: metric(targets, PROBABILITIES) for metric in metrics_of("multilabel")}
+    assert found == pytest.approx(expected)
 
 
 def test_two_classes_use_the_probability_of_the_second() -> None:

@@ -35,8 +35,9 @@ from pipeline.engines import Fitted
 from pipeline.errors import StoreError
 from pipeline.experiment import Outcome, _failures
 from pipeline.figures import search_importance
-from pipeline.folds import Plan, Replica, Scaling, Split
+from pipeline.folds import Plan, Replica, Split
 from pipeline.predictions import Predictions
+from pipeline.preparation import Preparation
 from pipeline.results import REFIT, Epoch, FoldResult, RunResult, Status
 from pipeline.settings import Settings, TrackingSettings, compose
 from pipeline.statistics import summarize
@@ -93,12 +94,12 @@ def outcome_of(settings: Settings, folds: list[FoldResult], refit: bool = False)
         "digits", "binary", rng.random((120, 2), np.float32), rng.integers(0, 2, 120), ("no", "yes"), (), "ab12"
     )
     plan = Plan((), np.arange(90), np.arange(90, 120))
-    scaling = Scaling(np.zeros(2), np.ones(2))
+    preparation = Preparation(np.zeros(2), np.ones(2))
     replicas, fitted = [], []
     for fold in folds:
         rows = np.arange(fold.fold * 18, fold.fold * 18 + 18)
         split = Split(fold.fold, np.setdiff1d(np.arange(90), rows), np.array([], int), rows)
-        replicas.append(Replica(0, settings, split, scaling, None, 60, EPOCHS, 2))
+        replicas.append(Replica(0, settings, split, preparation, None, 60, EPOCHS, 2))
         failure = "loss became NaN in epoch 2" if fold.status is Status.DIVERGED else ""
         fitted.append(Fitted((0, fold.fold), fold.status, {}, fold.history, rng.random((18, 2)), EPOCHS, failure))
     names = folds[0].scores if all(fold.scores for fold in folds) else {}

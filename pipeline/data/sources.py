@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.data import Dataset, Task, fetch, fingerprint, generated
+from pipeline.data import Dataset, Task, arrays, fetch, fingerprint, generated, images, tables
 from pipeline.errors import DataError
 from pipeline.streams import stream
 
@@ -146,4 +146,7 @@ SOURCES: dict[str, Callable[[DataSettings, int], Dataset]] = {
     "iris": _iris,
     "breast_cancer": _breast_cancer,
     **{name: partial(_points, name) for name in _GENERATORS},
+    "table": tables.load,
+    "arrays": arrays.load,
+    "images": images.load,
 }

@@ -1,15 +1,19 @@
-"""Which rows make up which step, and which units are dropped there: the same for every engine.
+"""Which rows make up which step, how they enter, and which units are dropped there: the same for every engine.
 
-Both are functions of (seed, fold, epoch) alone. Every batch of an epoch is full: when the rows do not fill the last
-one, it is completed with the first rows of the same epoch's order. So no step is noisier than another, batch norm
-always sees `batch_size` rows, and stacked replicas stay in step without masks.
+Rows and dropped units are functions of (seed, fold, epoch) alone. Every batch of an epoch is full: when the rows do not
+fill the last one, it is completed with the first rows of the same epoch's order. So no step is noisier than another,
+batch norm always sees `batch_size` rows, and stacked replicas stay in step without masks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from pipeline.data import Dataset
 from pipeline.folds import Replica
+from pipeline.preparation import Preparation
 from pipeline.streams import stream
 
 
@@ -24,11 +28,46 @@ def steps_per_epoch(replica: Replica) -> int:
 
 
 def epoch_rows(replica: Replica, epoch: int) -> np.ndarray:
-    """Row numbers of every step of an epoch (counted from 1), (steps, batch) int64, shuffled anew each epoch."""
-    rows = replica.split.train
-    order = stream(replica.settings.seed, "order", replica.split.fold, epoch).permutation(rows)
-    steps, size = steps_per_epoch(replica), batch_size(replica)
+    """Row numbers of every step of an epoch (counted from 1), (steps, batch) int64, shuffled anew each epoch.
+
+    Where the replica's rows have chances, each row of each step is drawn by them, and may come again.
+    """
+    rows, steps, size = replica.split.train, steps_per_epoch(replica), batch_size(replica)
+    rng = stream(replica.settings.seed, "order", replica.split.fold, epoch)
+    if replica.chances is not None:
+        return rng.choice(rows, (steps, size), p=replica.chances)
+    order = rng.permutation(rows)
     return np.resize(order, (steps, size))  # repeats the order from its start where it is too short
+
+
+class Encodings:
+    """The rows of a data set as the networks of a stack see them, before they are scaled.
+
+    Arrays and images go in as they are. Of a table there is one copy per distinct preparation (folds have their own,
+    the trials of a fold share theirs), kept for as long as a replica of the stack uses it.
+    """
+
+    def __init__(self, data: Dataset) -> None:
+        self._data = data
+        self._copies: dict[int, tuple[Preparation, np.ndarray]] = {}
+        self._all = data.inputs
+
+    def of(self, replicas: Sequence[Replica]) -> tuple[np.ndarray, np.ndarray]:
+        """All copies, one below the other, and (R, 1) where each replica's begins.
+
+        The array is the very same as that of the last call while the preparations are.
+        """
+        if not self._data.columns:
+            return self._all, np.zeros((len(replicas), 1), np.int64)
+        used = {id(replica.preparation): replica.preparation for replica in replicas}
+        if used.keys() != self._copies.keys():
+            self._copies = {
+                name: self._copies.get(name) or (preparation, preparation.encode(self._data.inputs))
+                for name, preparation in used.items()
+            }
+            self._all = np.concatenate([copy for _, copy in self._copies.values()])
+        place = {name: number for number, name in enumerate(self._copies)}
+        return self._all, np.array([[len(self._data) * place[id(replica.preparation)]] for replica in replicas])
 
 
 class KeepMasks:

@@ -13,7 +13,7 @@ import torch
 from pipeline import engines
 from pipeline.errors import ExportError
 from pipeline.export import CARD, network
-from pipeline.export.card import Card
+from pipeline.export.card import Card, as_written
 from pipeline.export.formats import quiet
 from pipeline.export.standalone import FinishedModel
 
@@ -71,15 +71,13 @@ def difference(answers: np.ndarray, expected: np.ndarray) -> float:
 
 def _answers(folder: Path, rows: np.ndarray, card: Card) -> Iterator[tuple[str, np.ndarray]]:
     """Every format as its own runtime loads and runs it."""
-    import pandas
-
     with quiet():
         import mlflow.pyfunc
 
     with torch.no_grad():
         yield "torch", torch.export.load(folder / "model.pt2").module()(torch.from_numpy(rows)).numpy()
     yield "onnx", FinishedModel(folder).answers(rows)
-    table = pandas.DataFrame(rows.astype(np.float64), columns=card["features"]) if card["features"] else rows
+    table = as_written(rows, card) if card["features"] else rows
     yield (
         "mlflow",
         mlflow.pyfunc.load_model(str(folder), suppress_warnings=True).predict(table)[card["output"]].to_numpy(),

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.data import Column
+from pipeline.data.reading import MISSING
+
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pipeline.data import Dataset
     from pipeline.experiment import Outcome
 
 Card = dict[str, Any]
-"""As JSON holds it. `standalone.FinishedModel` reads `task`, `input`, `features`, `classes` and `output`."""
+"""As JSON holds it. `standalone.FinishedModel` reads `task`, `input`, `features`, `columns`,
+`missing`, `classes` and `output`."""
 
 
 def of(outcome: Outcome, networks: int) -> Card:
@@ -25,7 +32,9 @@ def of(outcome: Outcome, networks: int) -> Card:
             "range": _range(data, outcome.plan.development),
         },
         "features": list(data.feature_names),
-        "classes": list(data.class_names),
+        "columns": [asdict(column) for column in data.columns],
+        "missing": [*MISSING, *outcome.settings.data.missing] if data.columns else [],
+        "classes": list(data.class_names) if data.classes else [],
         "output": [f"p_{name}" for name in data.class_names] or ["predicted"],
         "networks": networks,
         "data": {"name": data.name, "fingerprint": data.fingerprint, "training_rows": len(outcome.plan.development)},
@@ -37,4 +46,25 @@ def of(outcome: Outcome, networks: int) -> Card:
 def _range(data: Dataset, rows: np.ndarray, chunk: int = 8192) -> list[float]:
     """The smallest and the largest number among the training rows."""
     parts = [data.inputs[rows[start : start + chunk]] for start in range(0, len(rows), chunk)]
-    return [float(min(part.min() for part in parts)), float(max(part.max() for part in parts))]
+    return [float(min(np.nanmin(part) for part in parts)), float(max(np.nanmax(part) for part in parts))]
+
+
+def as_written(rows: np.ndarray, card: Card) -> pd.DataFrame:
+    """Raw rows as the columns that a person would write: numbers, names and dates, None where a value is missing."""
+    import pandas as pd
+
+    columns = [Column(**{**each, "categories": tuple(each["categories"])}) for each in card["columns"]]
+    written = {}
+    for number, name in enumerate(card["features"]):
+        values = rows[:, number].astype(np.float64)
+        if columns and columns[number].kind != "numeric":
+            values = np.array([None if np.isnan(x) else _exactly(columns[number], x) for x in values], dtype=object)
+        written[name] = values
+    return pd.DataFrame(written)
+
+
+def _exactly(column: Column, value: float) -> str:
+    """As `Column.text`, but of a date with its time to the microsecond."""
+    if column.kind in ("date", "datetime"):
+        return str(np.datetime64(round(value * 86_400e6), "us"))
+    return column.text(value)

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import ExportError
-from pipeline.export.card import Card
+from pipeline.export.card import Card, as_written
 
 if TYPE_CHECKING:
     from pipeline.data import Dataset
@@ -118,7 +118,10 @@ def _schemas(card: Card) -> tuple[Any, Any]:
 
     given = card["input"]
     tensor = TensorSpec(np.dtype(given["dtype"]), (-1, *given["row_shape"]))
-    inputs = Schema([ColSpec("double", name) for name in card["features"]] or [tensor])
+    words = {each["name"] for each in card["columns"] if each["kind"] != "numeric"}
+    whole = not card["columns"]  # else values may be missing
+    columns: list[Any] = [ColSpec("string" if n in words else "double", n, required=whole) for n in card["features"]]
+    inputs = Schema(columns or [tensor])
     predicted = [ColSpec("string", "predicted")] if card["classes"] else []
     return inputs, Schema([*predicted, *(ColSpec("double", name) for name in card["output"])])
 
@@ -126,7 +129,8 @@ def _schemas(card: Card) -> tuple[Any, Any]:
 def _example(folder: Path, card: Card, rows: np.ndarray) -> dict[str, str]:
     """Write some rows as MLflow reads them back, and as a request to its server; how they are kept."""
     if card["features"]:
-        content: Any = {"columns": card["features"], "data": rows.astype(np.float64).tolist()}
+        table = as_written(rows, card).astype(object)
+        content: Any = {"columns": card["features"], "data": table.where(table.notna(), None).values.tolist()}
         request, kept = {"dataframe_split": content}, {"type": "dataframe", "pandas_orient": "split"}
     else:
         content = request = {"inputs": rows.tolist()}

@@ -9,27 +9,30 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.engines.lightning.criterion import Criterion
-from pipeline.engines.lightning.networks import Standardize, restore_network
+from pipeline.engines.lightning.networks import Prepare, restore_network
 
 if TYPE_CHECKING:
     from pipeline.data import Dataset
     from pipeline.engines import Fitted
     from pipeline.experiment import Outcome
     from pipeline.folds import Replica
+    from pipeline.preparation import Preparation
 
 
 class FinishedNetwork(nn.Module):
-    """Normalisation, network and probabilities in one: (n, …) raw rows to (n, classes), or (n, 1) values."""
+    """Preparation, network and probabilities in one: (n, …) raw rows to (n, classes), or (n, 1) values."""
 
-    def __init__(self, standardize: Standardize, network: nn.Module, criterion: Criterion) -> None:
+    def __init__(self, preparation: Preparation, network: nn.Module, criterion: Criterion) -> None:
         super().__init__()
-        self.standardize = standardize
+        self.prepare = Prepare(preparation, torch.float32)
         self.network = network
         self._criterion = criterion
+        self._values = preparation.target_scale, preparation.target_shift  # 1 and 0 but for regressions
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Rows as the data set holds them: bytes stay bytes."""
-        return self._criterion.probabilities(self.network(self.standardize(rows)))
+        """Rows as the data set holds them: bytes stay bytes, of a table the raw columns."""
+        scale, shift = self._values
+        return self._criterion.probabilities(self.network(self.prepare(rows))) * scale + shift
 
 
 class Ensemble(nn.Module):
@@ -59,6 +62,6 @@ def ensemble(outcome: Outcome) -> nn.Module:
 
 def finished(replica: Replica, fitted: Fitted, data: Dataset) -> FinishedNetwork:
     """A trained replica with all that it needs around it. float32, whatever it was trained in: every runtime has it."""
-    network = restore_network(replica, fitted.weights, data.inputs.shape[1:]).float()
-    standardize = Standardize(replica.scaling, torch.float32)
-    return FinishedNetwork(standardize, network, Criterion(replica.settings.loss, data.classes)).eval()
+    network = restore_network(replica, fitted.weights, replica.shape(data)).float()
+    criterion = Criterion(replica.settings.loss, data.task, data.classes)
+    return FinishedNetwork(replica.preparation, network, criterion).eval()

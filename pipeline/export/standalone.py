@@ -31,6 +31,7 @@ class FinishedModel:
         self._dtype = np.dtype(self.card["input"]["dtype"])
         self._shape = tuple(self.card["input"]["row_shape"])
         self._features: list[str] = self.card["features"]
+        self._columns = {column["name"]: column for column in self.card["columns"]}
 
     def predict(self, given: Any) -> pd.DataFrame:
         """A table by column names, or an array of rows, to one row of named answers each (see `named`)."""
@@ -94,6 +95,8 @@ class FinishedModel:
     def _column(self, table: pd.DataFrame, name: Any) -> np.ndarray:
         """A column as numbers."""
         values = table[name]
+        if name in self._columns:
+            return self._raw(values, self._columns[name])
         numbers = pd.to_numeric(values, errors="coerce")
         wrong = numbers.isna().to_numpy()
         if wrong.any():
@@ -106,6 +109,35 @@ class FinishedModel:
                 "The model was trained without missing values: fill them in, or leave such rows out."
             )
         return self._cast(numbers.to_numpy(), f"column {str(name)!r}: ")
+
+    def _raw(self, values: pd.Series, column: dict[str, Any]) -> np.ndarray:
+        """A column with its kind as the numbers that the network prepares: see `columns` of the card.
+
+        A category that the training rows lacked is given a number that they lacked, too.
+        """
+        labels = values.astype(object).map(_label, na_action="ignore")
+        labels = labels.where(~labels.isin(self.card["missing"]))
+        kind, categories = column["kind"], column["categories"]
+        if kind == "categorical":
+            place = {label: float(number) for number, label in enumerate(categories)}
+            numbers = labels.map(lambda label: place.get(label, float(len(categories))), na_action="ignore")
+        elif kind == "boolean":
+            place = {label.lower(): float(number) for number, label in enumerate(categories)}
+            numbers = labels.map(lambda label: place.get(label.lower()), na_action="ignore")
+        elif kind == "numeric":
+            numbers = pd.to_numeric(labels, errors="coerce")
+        else:
+            moments = pd.to_datetime(labels, utc=True, errors="coerce", format="ISO8601")
+            numbers = (moments - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(days=1)
+        wrong = numbers.isna() & labels.notna()
+        if wrong.any():
+            wanted = {"boolean": " or ".join(categories), "numeric": "a number"}.get(kind, "a date such as 2024-12-31")
+            place_of = int(wrong.to_numpy().argmax())
+            raise ValueError(
+                f"Column {column['name']!r} must hold {wanted}. In row {values.index[place_of]} it is "
+                f"{str(labels.iloc[place_of])!r}."
+            )
+        return numbers.to_numpy(np.float64, na_value=np.nan)
 
     def _cast(self, array: np.ndarray, where: str) -> np.ndarray:
         """In the network's type, if that loses nothing but digits."""
@@ -122,6 +154,13 @@ class FinishedModel:
                     f"Got {array.dtype} from {array.min():g} to {array.max():g} instead."
                 )
         return np.ascontiguousarray(array, dtype=self._dtype)
+
+
+def _label(value: Any) -> str:
+    """As text; a whole number without a fraction, since a column with missing values is read as floating point."""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value).strip()
 
 
 def _load_pyfunc(path: str) -> FinishedModel:

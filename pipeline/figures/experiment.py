@@ -46,7 +46,7 @@ def of_outcome(outcome: Outcome, training: Mapping[int, Mapping[str, float]] | N
         figures["inside_the_network"] = inside
     if outcome.replicas and (changed := augmented_samples(outcome.replicas[0], outcome.data, _CHANGED)):
         figures["augmented_samples"] = changed
-    if validation is None and test is None:
+    if (validation is None and test is None) or outcome.data.task == "multilabel":  # its scores tell it all
         return figures
     return figures | (_of_classes if outcome.data.classes else _of_values)(outcome, validation, test)
 
@@ -55,7 +55,7 @@ def of_trial(outcome: Outcome) -> dict[str, Figure]:
     """The two figures that tell most of one trial among many, in a fifth of the time that all of them take."""
     validation = out_of_fold(outcome)
     figures = {"learning_curves": learning_curves(outcome.result)}
-    if validation is None:
+    if validation is None or outcome.data.task == "multilabel":
         return figures
     if outcome.data.classes:
         return figures | {"confusion_validation": _confusion(outcome, validation, _validation_rows(outcome))}

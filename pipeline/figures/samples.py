@@ -121,15 +121,15 @@ def _values(worst: list[Mistake], data: Dataset, seen: np.ndarray, title: str) -
     """A column per mistake, a line per feature; colours tell how unusual a value is among the rows `seen`."""
     usual = data.inputs[seen].reshape(len(seen), -1).astype(np.float64)
     values = data.inputs[[mistake.row for mistake in worst]].reshape(len(worst), -1).astype(np.float64)
-    scale = usual.std(axis=0)
-    unusual = (values - usual.mean(axis=0)) / np.where(scale > 0, scale, 1)
+    unusual = _unusual(values, usual, data)
     shown = np.sort(np.argsort(-np.abs(unusual).max(axis=0), kind="stable")[:_FEATURES])
     names = short_names([_feature(data, k) for k in shown], 26)
     figure, (panel,) = grid(1, 1, PAGE, 2.2 + 0.2 * len(shown))
     image = panel.imshow(unusual[:, shown].T, cmap="PuOr", vmin=-3, vmax=3, aspect="auto")
     colours = image.to_rgba(unusual[:, shown])
     for (column, line), value in np.ndenumerate(values[:, shown]):
-        panel.text(column, line, f"{value:.4g}", fontsize=8, color=ink_on(colours[column, line]), **IN_CELL)
+        text = short(_text(data, int(shown[line]), value), 16)
+        panel.text(column, line, text, fontsize=8, color=ink_on(colours[column, line]), **IN_CELL)
     panel.set_yticks(range(len(shown)), names, fontsize=8.5)
     panel.set_xticks(range(len(worst)), [_column_head(mistake) for mistake in worst], fontsize=8)
     panel.tick_params(axis="x", top=True, bottom=False, labeltop=True, labelbottom=False)
@@ -152,12 +152,29 @@ def _values(worst: list[Mistake], data: Dataset, seen: np.ndarray, title: str) -
     return figure
 
 
-def feature_values(mistake: Mistake, data: Dataset) -> dict[str, float]:
+def _unusual(values: np.ndarray, usual: np.ndarray, data: Dataset) -> np.ndarray:
+    """Distances from the mean in standard deviations; 0 for names and for what is missing."""
+    seen = ~np.isnan(usual)
+    count = np.maximum(seen.sum(axis=0), 1)
+    mean = np.where(seen, usual, 0).sum(axis=0) / count
+    scale = np.sqrt(np.where(seen, (usual - mean) ** 2, 0).sum(axis=0) / count)
+    distance: np.ndarray = np.nan_to_num((values - mean) / np.where(scale > 0, scale, 1))
+    names = [number for number, column in enumerate(data.columns) if column.kind == "categorical"]
+    distance[:, names] = 0
+    return distance
+
+
+def _text(data: Dataset, number: int, value: float) -> str:
+    return data.columns[number].text(value) if data.columns else f"{value:.4g}"
+
+
+def feature_values(mistake: Mistake, data: Dataset) -> dict[str, float | str]:
     """The row's features by name; empty for an image, or a row of more features than a table can show."""
     row = data.inputs[mistake.row].ravel()
     if is_image(data) or len(row) > _COLUMNS:
         return {}
-    return {_feature(data, k): float(value) for k, value in enumerate(row)}
+    words = {k for k, column in enumerate(data.columns) if column.kind != "numeric"}
+    return {_feature(data, k): _text(data, k, value) if k in words else float(value) for k, value in enumerate(row)}
 
 
 def _feature(data: Dataset, number: int) -> str:

@@ -4,8 +4,31 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class QuantileLoss(nn.Module):
+    """Least at the τ-quantile: τ (y - z) where the value y lies above the answer z, (1 - τ) (z - y) below.
+
+    Koenker and Bassett, "Regression quantiles", Econometrica 46 (1978). τ = 1/2 is half the absolute error.
+    """
+
+    def __init__(self, quantile: float = 0.5, reduction: Literal["none", "mean", "sum"] = "mean") -> None:
+        super().__init__()
+        if not 0 < quantile < 1:
+            raise ValueError(f"quantile must lie between 0 and 1, got {quantile}")
+        self.quantile = quantile
+        self.reduction = reduction
+
+    def forward(self, answers: Tensor, values: Tensor) -> Tensor:
+        """One loss per value for reduction none, else their mean or sum."""
+        above = values - answers
+        rows = torch.maximum(self.quantile * above, (self.quantile - 1) * above)
+        if self.reduction == "none":
+            return rows
+        return rows.mean() if self.reduction == "mean" else rows.sum()
 
 
 class FocalLoss(nn.Module):

@@ -111,6 +111,8 @@ def search(
         flight = Flight(study, storage, job, tracks, session, say)
         say(introduction(study, job, *flight.take_back(), new))
         say(description(space))
+        if data.summary:
+            say(data.summary)
         with _ended_by(lambda: say(farewell(study, job, overrides))):
             flight.run()
             in_time = time.time() < job.until

@@ -44,7 +44,7 @@ Takes = Callable[[str, str, str], bool]
 # Scores of trials that differ in these could not be compared, or would flatter: the luckiest draw would win.
 _NOT_SEARCHED = {
     "seed": "the best seed is the luckiest one; use `scripts/train.py -m seed=0,1,2` to see how much it matters",
-    "data": "scores on other rows cannot be compared (data.normalize can be searched)",
+    "data": "scores on other rows cannot be compared (how folds prepare them can be searched: data.normalize, …)",
     "validation": "scores on other folds cannot be compared",
     "experiment": "an experiment may change the data and the folds; search one experiment at a time",
     "search": "the search cannot search itself",
@@ -54,7 +54,7 @@ _NOT_SEARCHED = {
     "allow_targets": "it does not change the score",
 }
 _OF_THE_SEARCH = ("search", "output", "tracking", "hydra")
-_SEARCHED_ANYWAY = ("data.normalize",)
+_SEARCHED_ANYWAY = ("data.normalize", "data.impute", "data.categories", "data.max_categories")  # learnt per fold
 _LARGEST_GRID = 100_000
 
 

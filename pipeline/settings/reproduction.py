@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from pipeline.settings.composition import composer
 from pipeline.settings.schema import Settings
 
-_FREE = ("search.space", "tracking.tags")  # mappings with keys of the user's own, dots included: set as a whole
+# Mappings with keys of the user's own, dots included: set as a whole.
+_FREE = ("search.space", "tracking.tags", "data.columns")
 _ABSENT = object()
 _PLACE = "_"  # where an interpolation is put to be resolved
 

@@ -31,8 +31,15 @@ _SUPPLIED: dict[str, frozenset[str]] = {
 }
 _MLP = "pipeline.models.mlp.MLP"
 _PLATEAU = "torch.optim.lr_scheduler.ReduceLROnPlateau"
+_ONLY_FOR = {"target": ("table", "arrays"), "task": ("table", "arrays"), "size": ("images",)} | dict.fromkeys(
+    (
+        *("columns", "drop", "group", "time", "query", "missing", "impute", "categories", "max_categories"),
+        *("delimiter", "decimal", "encoding", "day_first"),
+    ),
+    ("table",),
+)
 _BY_STEP = ("torch.optim.lr_scheduler.OneCycleLR", "pipeline.engines.lightning.schedules.warmup_cosine")
-_FOLDED = ("kfold", "stratified", "repeated", "group")
+_FOLDED = ("kfold", "stratified", "repeated", "group", "time_series")
 _NOT_HERE = {  # they stop a study or read its reports in ways of Optuna's own loop, which a search is not
     "optuna.samplers.GridSampler": "search/sampler=grid",
     "optuna.samplers.BruteForceSampler": "search/sampler=grid",
@@ -79,11 +86,29 @@ def _folds(settings: Settings) -> Iterator[Problem]:
         yield Problem("validation.fraction", f"{rules.method} has none; set it to null or use validation=holdout.")
 
 
+def _own_data(settings: Settings) -> Iterator[Problem]:
+    """What is said of a table of one's own must be meant for one, and heeded."""
+    data, method = settings.data, settings.validation.method
+    for name, meant in _ONLY_FOR.items():
+        if data.name not in meant and getattr(data, name) != type(data).model_fields[name].default:
+            yield Problem(f"data.{name}", f"is for data={' and '.join(meant)}; data={data.name} has no use for it.")
+    if data.name != "table":
+        return
+    if data.normalize == "channel":
+        yield Problem("data.normalize", "must be feature or none for a table, whose columns are scaled one by one.")
+    if data.group is not None and method != "group":
+        yield Problem("data.group", f"is heeded by validation=group alone; got validation={method}.")
+    if data.time is not None and method != "time_series":
+        yield Problem("data.time", f"is heeded by validation=time_series alone; got validation={method}.")
+
+
 def _inner_rows(settings: Settings) -> Iterator[Problem]:
     """Resubstitution keeps no row back that early stopping or a plateau schedule could watch."""
     if settings.validation.method != "resubstitution":
         return
     why = "validation=resubstitution trains on every row and has none to watch"
+    if settings.validation.threshold is not None:
+        yield Problem("validation.threshold", f"{why}; set it to null or use another validation.")
     if settings.trainer.patience is not None:
         yield Problem("trainer.patience", f"{why}; set it to null or use another validation.")
     if settings.scheduler is not None and settings.scheduler.target == _PLATEAU:
@@ -177,9 +202,9 @@ def _parts(settings: Settings) -> Iterator[Problem]:
 def _metric(settings: Settings) -> Iterator[Problem]:
     if settings.search is None or settings.search.metric is None:
         return
-    from pipeline.metrics import metrics_of  # late: NumPy takes longer to import than all of this to run
+    from pipeline.metrics import TASKS, metrics_of  # late: NumPy takes longer to import than all of this to run
 
-    scores = [metric.name for task in ("multiclass", "regression") for metric in metrics_of(task)]
+    scores = list(dict.fromkeys(metric.name for task in TASKS for metric in metrics_of(task)))
     costs = list(type(settings.search.constraints).model_fields)
     asked = settings.search.metric
     names = asked if isinstance(asked, list) else [asked]
@@ -244,6 +269,7 @@ def _test_over_folds(settings: Settings) -> Iterator[Problem]:
 
 _RULES: tuple[Callable[[Settings], Iterator[Problem]], ...] = (
     _folds,
+    _own_data,
     _inner_rows,
     _numpy_engine,
     _inspection,

@@ -72,15 +72,51 @@ class DataSettings(Section):
     name: Text
     """A key of pipeline.data.sources.SOURCES."""
     path: Text
-    """Folder that holds or receives downloaded files; relative to the working directory."""
+    """Folder of downloaded files, or your own file, folder or database; relative to the working directory."""
     normalize: Literal["feature", "channel", "none"]
-    """Learnt from each fold's training rows: zero mean, unit variance."""
+    """Learnt from each fold's training rows: zero mean, unit variance, of inputs and of a regression's values."""
     limit: Count | None
     """Use at most this many development rows, for a quick look; null uses all."""
     samples: Count | None = None
     """Generated data: how many rows."""
     noise: NotNegative | None = None
     """Generated data: standard deviation of the noise on the inputs."""
+    size: Annotated[list[Count], Field(min_length=2, max_length=2)] | None = None
+    """Your own images: [height, width] that all are resized to; null demands one size of all."""
+    target: Text | Annotated[list[Text], Field(min_length=1)] | None = None
+    """Your own table: the column to predict, or several of 0 and 1, which are labels. Arrays: the file of targets."""
+    task: Literal["binary", "multiclass", "regression", "multilabel"] | None = None
+    """Your own table or arrays: what the target asks for; null tells it from the values."""
+    columns: dict[str, Literal["numeric", "boolean", "categorical", "date", "drop"]] = {}
+    """Your own table: what a column is, where its look deceives: {zip: categorical}."""
+    drop: list[Text] = []
+    """Your own table: columns that are not learnt from."""
+    group: Text | None = None
+    """Your own table: rows with one value in this column never stand on both sides of a split (validation=group)."""
+    time: Text | None = None
+    """Your own table: the column of dates or numbers that orders the rows (validation=time_series)."""
+    query: Text | None = None
+    """Your own table: SQL, where data.path is the URL of a database."""
+    missing: list[Text] = []
+    """Your own table: what stands for a missing value, beside nothing, NA, NaN, null, None and ?."""
+    impute: Literal["median", "mean"] = "median"
+    """Your own table: what takes the place of a missing number, learnt from each fold's training rows."""
+    categories: Literal["one_hot", "ordinal"] = "one_hot"
+    """Your own table: each category becomes an input of its own, or all one, their place by frequency."""
+    max_categories: Count = 30
+    """Your own table: of a column's categories the most frequent get an input each, the others one together."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """Your own text file: what stands between fields; null is a comma, in .tsv a tab."""
+    decimal: Literal[".", ","] = "."
+    """Your own text file: what stands before the fraction of a number."""
+    encoding: Text = "utf-8"
+    """Your own text file: how its letters are written; utf-8, latin-1, utf-16, …"""
+    day_first: bool | None = None
+    """Your own text file: whether 01/02/2024 is in February; null tells it from days beyond 12."""
+
+    def __hash__(self) -> int:
+        """Of lists, too: loaded data are remembered by what they were loaded with."""
+        return hash(repr(self))
 
 
 class ModelSettings(Component):
@@ -181,8 +217,9 @@ class AveragingSettings(Section):
 class ValidationSettings(Section):
     """Who sees which rows."""
 
-    method: Literal["holdout", "kfold", "stratified", "repeated", "group", "resubstitution"]
-    """How rows are split; resubstitution scores the rows it trained on and only shows that they can be learnt."""
+    method: Literal["holdout", "kfold", "stratified", "repeated", "group", "time_series", "resubstitution"]
+    """How rows are split; time_series scores rows that are later than all that taught; resubstitution scores the rows
+    it trained on and only shows that they can be learnt."""
     folds: Annotated[int, Field(ge=2)] | None = None
     """The k of k-fold; null where the method has no folds."""
     repeats: Count = 1
@@ -193,6 +230,8 @@ class ValidationSettings(Section):
     """Share of rows for the one last look; unused where the data has test rows of its own."""
     inner: Share
     """Share of training rows that early stopping watches, if it is on."""
+    threshold: Literal["balanced_accuracy", "f1", "mcc"] | None = None
+    """Two classes: decide where this score is best on the inner rows, instead of at a probability of one half."""
     seed: Seed
     """Draws the splits; apart from `seed`, so that runs with other seeds stay comparable row by row."""
 
@@ -215,6 +254,8 @@ class TrainerSettings(Section):
     """Passes over the training rows; early stopping may end sooner."""
     batch_size: Count
     """Rows per optimizer step of each replica; at most its training rows."""
+    sampling: Literal["shuffled", "balanced"]
+    """Each row once an epoch, or rows drawn so that a batch has all classes alike, rare ones again and again."""
     gradient_clip_val: Positive | None
     """Largest gradient of a replica; null does not clip."""
     gradient_clip_algorithm: Literal["norm", "value"]

@@ -26,6 +26,9 @@ def plain_values(
         if name == without:
             continue
         key = f"{prefix}{name}"
+        if OmegaConf.is_missing(config, name):
+            problems.append(Problem(key, f"is missing; must be {expected(key)}: {key}=…"))
+            continue
         try:
             value = config[name]
             values[name] = OmegaConf.to_container(value, resolve=True) if isinstance(value, ListConfig) else value

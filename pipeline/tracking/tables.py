@@ -28,13 +28,17 @@ def out_of_fold(answers: Predictions, classes: Sequence[str]) -> bytes:
     """A Parquet table with a line per scored row.
 
     Columns: `row`, its number in the data set; `fold`, whose network had not learnt from it; `target` and `predicted`,
-    as names of classes or as values; for classes `p_<name>`, the probability of each. No classes means regression.
+    as names of classes or as values; for classes `p_<name>`, the probability of each. No classes means regression. For
+    labels `target_<name>`, 0 or 1, and `p_<name>`.
     """
     import pyarrow
     from pyarrow import parquet
 
     columns: dict[str, object] = {"row": answers.rows, "fold": answers.folds.astype(np.int32)}
-    if classes:
+    if answers.targets.ndim == 2:
+        columns |= {f"target_{name}": answers.targets[:, k].astype(np.int8) for k, name in enumerate(classes)}
+        columns |= {f"p_{name}": answers.values[:, k].astype(np.float32) for k, name in enumerate(classes)}
+    elif classes:
         columns["target"] = _named(answers.targets, classes)
         columns["predicted"] = _named(answers.values.argmax(axis=1), classes)
         probabilities = answers.values.astype(np.float32, copy=False)
@@ -44,7 +48,7 @@ def out_of_fold(answers: Predictions, classes: Sequence[str]) -> bytes:
     file = io.BytesIO()
     # A dictionary of probabilities, almost all of them different, would only be larger and six times slower.
     parquet.write_table(
-        pyarrow.table(columns), file, compression="zstd", use_dictionary=_REPEATING if classes else ["fold"]
+        pyarrow.table(columns), file, compression="zstd", use_dictionary=[n for n in _REPEATING if n in columns]
     )
     return file.getvalue()
 
@@ -74,8 +78,10 @@ def _named(numbers: np.ndarray, classes: Sequence[str]) -> DictionaryArray:
 def mistakes(answers: Predictions, classes: Sequence[str]) -> str:
     """The wrong answers that were given with most conviction, as JSON; empty if there is none.
 
-    For regression the answers farthest from the truth.
+    For regression the answers farthest from the truth. Of labels there are none: a row is seldom all wrong.
     """
+    if answers.targets.ndim == 2:
+        return ""
     lines = _misclassified(answers, classes) if classes else _farthest(answers)
     return json.dumps({"columns": [*lines[0]], "data": [[*line.values()] for line in lines]}) if lines else ""
 

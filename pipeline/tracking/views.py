@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.metrics import metrics_of
+from pipeline.metrics import TASKS, metrics_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -38,7 +38,6 @@ _PARAMETERS = 8  # columns that fit beside the scores
 _ALWAYS = ("activation", "initializer", "optimizer", "optimizer.lr")
 _FIRST = (*_ALWAYS, "model.hidden", "model.dropout", "loss", "scheduler", "trainer.batch_size")
 _NAME, _CREATED, _DURATION = "attributes.`Run Name`", "runDateAndNestInfo", "duration"
-_TASKS = ("multiclass", "regression")  # between them they have every metric
 _FOLDED = ("cv", "train", "val", "")  # sections that MLflow makes by itself
 _DATA = "attributes.`Dataset`"
 _WIDTHS = {_NAME: 255, _CREATED: 130, _DURATION: 90, _DATA: 230}
@@ -98,7 +97,7 @@ def _final(primary: str, chosen: Sequence[str]) -> dict[str, Any]:
 
 def _falls(metric: str) -> bool:
     """Whether less of it is better."""
-    known = [each for task in _TASKS for each in metrics_of(task)]
+    known = [each for task in TASKS for each in metrics_of(task)]
     return any(each.name == metric and each.direction == "minimize" for each in known)
 
 

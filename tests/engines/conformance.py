@@ -16,8 +16,10 @@ from pipeline.data import Dataset
 from pipeline.engines import Fitted, Key
 from pipeline.engines.batches import epoch_rows
 from pipeline.folds import Replica, plan, refit_replica, replicas
+from pipeline.preparation import learn_scaling
 from pipeline.results import Epoch, Status
 from pipeline.settings import Settings, compose
+from tests.tables import a_table
 
 SMALL = (
     "data=digits",
@@ -71,6 +73,13 @@ def line(rows: int = 90) -> Dataset:
     inputs = random.normal(0, 1, (rows, 2)).astype(np.float32)
     targets = (inputs @ np.array([1.5, -0.5]) + random.normal(0, 0.1, rows)).astype(np.float32)
     return Dataset("line", "regression", inputs, targets, (), ("x", "y"), "line")
+
+
+def labelled(rows: int = 150) -> Dataset:
+    """Blobs with two labels, each of which some have."""
+    blobs = three_classes(rows)
+    targets = np.stack([blobs.targets != 0, blobs.targets == 2], axis=1).astype(np.float32)
+    return replace(blobs, task="multilabel", targets=targets, class_names=("late", "last"))
 
 
 def small(*overrides: str) -> Settings:
@@ -291,13 +300,40 @@ class EngineConformance:
         for one, other in zip(clean, self.fit(replicas(spoilt, settings, plan(spoilt, settings)), spoilt), strict=True):
             assert_same(one, other)
 
-    def test_rows_that_score_teach_nothing(self) -> None:
-        data = three_classes()
+    def test_columns_of_a_table_are_encoded_per_fold(self) -> None:
+        """In the stack as alone, and as the encoded table by itself, given as plain numbers."""
+        data = a_table()
+        rules = "data=table", "data.path=t.csv", "data.max_categories=4"
+        together = self.folds(*rules, data=data)
+        others = self.folds(*rules, "data.impute=mean", data=data, trial=1)
+        results = self.fit([*together, *others], data)
+        self.assert_as_alone([*together, *others], results, data)
+        for member, one in zip(together, results, strict=False):
+            numbers = member.preparation.encode(data.inputs)
+            plain = replace(member, preparation=learn_scaling(numbers, member.split.train, "none"))
+            assert_same(self.fit([plain], replace(data, inputs=numbers, columns=()))[0], one)
+            again = engines.create(member.settings).predict(member, one, data, member.split.score)
+            np.testing.assert_allclose(again, one.predictions, rtol=1e-9, atol=1e-12)
+
+    def test_values_are_learnt_in_their_spread_and_answered_in_their_units(self) -> None:
+        data = line()
+        far = replace(data, targets=data.targets * 1000 + 50_000)
+        rules = "loss=mse", "model.hidden=[]", "optimizer.lr=0.1", "trainer.max_epochs=80"
+        for near, one in zip(
+            self.fit(self.folds(*rules, data=data), data), self.fit(self.folds(*rules, data=far), far), strict=True
+        ):
+            np.testing.assert_allclose(one.predictions, near.predictions * 1000 + 50_000, rtol=1e-4)
+            assert one.history[-1].scores["rmse"] == pytest.approx(1000 * near.history[-1].scores["rmse"], rel=1e-2)
+            assert one.history[-1].train_loss == pytest.approx(near.history[-1].train_loss, rel=1e-3)
+
+    @pytest.mark.parametrize("table", [False, True])
+    def test_rows_that_score_teach_nothing(self, table: bool) -> None:
+        data = a_table() if table else three_classes()
         settings = self.settings("trainer.patience=3", "trainer.max_epochs=12")
         the_plan = plan(data, settings)
         for fold, split in enumerate(the_plan.splits):
             spoilt = replace(data, inputs=data.inputs.copy())
-            spoilt.inputs[split.score] *= 1000
+            spoilt.inputs[split.score] = spoilt.inputs[split.score[::-1]] * (1 if table else 1000)
             (one,) = self.fit([replicas(data, settings, the_plan)[fold]], data)
             (other,) = self.fit([replicas(spoilt, settings, the_plan)[fold]], spoilt)
             assert one.best_epoch == other.best_epoch
@@ -347,6 +383,29 @@ class EngineConformance:
             assert one.predictions.shape == (24, 1)
             (weight,) = (value for name, value in one.weights.items() if name.endswith("weight"))
             np.testing.assert_allclose(weight, [[1.5, -0.5]], atol=0.1)
+
+    def test_labels_are_learnt_one_by_one(self) -> None:
+        data = labelled(300)
+        members = self.folds("loss=bce", "trainer.max_epochs=20", "optimizer.lr=0.02", data=data)
+        for member, one in zip(members, self.fit(members, data), strict=True):
+            truth = data.targets[member.split.score]
+            assert one.predictions.shape == truth.shape
+            assert ((one.predictions >= 0.5) == truth).mean() > 0.72
+            again = engines.create(member.settings).predict(member, one, data, member.split.score)
+            np.testing.assert_allclose(again, one.predictions, rtol=1e-9, atol=1e-12)
+
+    @pytest.mark.parametrize(("loss", "below"), [("quantile", 0.8), ("mae", 0.5), ("huber", 0.5)])
+    def test_a_loss_of_values_finds_its_own_middle(self, loss: str, below: float) -> None:
+        """Of skewed noise around nothing, so that a constant is all there is to find."""
+        random = np.random.default_rng(5)
+        noise = random.normal(0, 1, 300) if loss == "huber" else random.exponential(1, 300)
+        data = replace(line(300), inputs=np.zeros((300, 2), np.float32), targets=noise.astype(np.float32))
+        own = ("loss.quantile=0.8",) if loss == "quantile" else ()
+        members = self.folds(
+            f"loss={loss}", "model.hidden=[]", "optimizer.lr=0.05", "trainer.max_epochs=60", *own, data=data
+        )
+        for member, one in zip(members, self.fit(members, data), strict=True):
+            assert np.mean(data.targets[member.split.train] <= one.predictions[0, 0]) == pytest.approx(below, abs=0.06)
 
     @pytest.mark.parametrize("loss", ["cross_entropy", "bce", "mse", "focal"])
     def test_two_classes_under_every_loss(self, loss: str) -> None:

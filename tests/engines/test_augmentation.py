@@ -116,7 +116,7 @@ def test_erased_boxes_become_the_mean_and_are_no_larger_than_asked_for() -> None
     )
     erased = np.abs(after - before) > 1e-3
     assert 0 < erased.mean(axis=(1, 2)).max() <= 0.32
-    np.testing.assert_allclose(after[erased], replica.scaling.shift.item(), rtol=1e-5)
+    np.testing.assert_allclose(after[erased], replica.preparation.shift.item(), rtol=1e-5)
 
 
 def _still() -> tuple[str, str]:
@@ -127,7 +127,7 @@ def test_noise_has_the_standard_deviation_asked_for() -> None:
     data = images(20, 20)
     replica = folds(data, "augmentation=noise", "augmentation.noise=0.3")[0]
     before, after = changed(data, "augmentation=noise", "augmentation.noise=0.3")
-    assert (after - before).std() == pytest.approx(0.3 * replica.scaling.scale.item(), rel=0.03)
+    assert (after - before).std() == pytest.approx(0.3 * replica.preparation.scale.item(), rel=0.03)
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
@@ -163,7 +163,7 @@ def test_a_mixed_label_counts_in_proportion_under_every_loss(loss: str, weighted
     targets, others = torch.randint(0, 4, (2, 2, 20))
     mix = Mix(others, torch.rand(2, 20, dtype=torch.float64))
     weights = torch.rand(2, 4, dtype=torch.float64) + 0.1 if weighted and loss != "mse" else None
-    criterion = Criterion(settings.loss, 4)
+    criterion = Criterion(settings.loss, "multiclass", 4)
     losses, _ = criterion.rows(logits, targets, weights, None, mix)
     steps = Mix(mix.targets[None], mix.share[None])
     (goal,) = criterion.goals(logits.detach(), targets[None], weights, None, 20.0, steps)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pipeline.engines.batches import KeepMasks, batch_size, epoch_rows, steps_per_epoch
+from pipeline.errors import DataError
 from pipeline.folds import plan, replicas
-from tests.engines.conformance import small, three_classes
+from tests.engines.conformance import line, small, three_classes
 
 
 def test_an_epoch_visits_every_row_and_no_batch_is_short() -> None:
@@ -39,3 +42,23 @@ def test_dropout_masks_do_not_depend_on_how_steps_are_grouped() -> None:
     parts = KeepMasks(replica, 1)
     np.testing.assert_array_equal(whole, np.concatenate([parts.draw(steps, 31, 21, 0.3) for steps in (1, 3, 2)]))
     assert whole.mean() == pytest.approx(0.7, abs=0.02)
+
+
+def test_balanced_batches_hold_all_classes_alike_and_only_training_rows() -> None:
+    data = three_classes(151)
+    rare = np.flatnonzero(data.targets == 2)[6:]
+    data = replace(data, inputs=np.delete(data.inputs, rare, 0), targets=np.delete(data.targets, rare))
+    settings = small("trainer.sampling=balanced", "validation.folds=2")
+    for replica in replicas(data, settings, plan(data, settings)):
+        drawn = np.concatenate([epoch_rows(replica, epoch).ravel() for epoch in range(1, 41)])
+        assert set(drawn) <= set(replica.split.train)
+        shares = np.bincount(data.targets[drawn]) / len(drawn)
+        assert shares == pytest.approx([1 / 3] * 3, abs=0.03)
+        np.testing.assert_array_equal(epoch_rows(replica, 2), epoch_rows(replica, 2))
+
+
+def test_balanced_batches_need_classes() -> None:
+    data = line()
+    settings = small("trainer.sampling=balanced", "loss=mse")
+    with pytest.raises(DataError, match="needs classes"):
+        replicas(data, settings, plan(data, settings))

@@ -55,7 +55,7 @@ def test_layers_are_those_that_torch_finds_in_the_plain_network(overrides: tuple
         for layer in ends:
             layer.register_forward_hook(lambda _, __, y, seen=outputs: seen.append(y.detach()))
         rows = probe_rows([member])[0]
-        x = Standardize(member.scaling, torch.float64)(torch.from_numpy(DATA.inputs[rows]))
+        x = Standardize(member.preparation, torch.float64)(torch.from_numpy(DATA.inputs[rows]))
         weights = None if member.class_weights is None else torch.from_numpy(member.class_weights).double()
         smoothing = member.settings.loss.arguments.get("label_smoothing", 0)
         loss = nn.CrossEntropyLoss(weights, label_smoothing=smoothing)

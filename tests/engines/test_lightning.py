@@ -51,8 +51,8 @@ def test_one_replica_equals_a_plain_loop(optimizer: str, batch: int) -> None:
         nn.Flatten(), nn.Linear(5, 12), nn.ReLU(), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 3)
     ).double()
     network.load_state_dict(build_network(replica, (5,)).state_dict())
-    x = (torch.from_numpy(data.inputs).double() - torch.from_numpy(replica.scaling.shift)) / torch.from_numpy(
-        replica.scaling.scale
+    x = (torch.from_numpy(data.inputs).double() - torch.from_numpy(replica.preparation.shift)) / torch.from_numpy(
+        replica.preparation.scale
     )
     y = torch.from_numpy(data.targets)
     update = OPTIMIZERS[optimizer](network.parameters(), settings.optimizer)
@@ -82,8 +82,8 @@ def test_dropout_and_batch_norm_equal_torch_given_the_masks() -> None:
     (fitted,) = engines.create(settings).fit([replica], data, nobody)
 
     network = build_network(replica, (5,)).double().train()
-    x = (torch.from_numpy(data.inputs).double() - torch.from_numpy(replica.scaling.shift)) / torch.from_numpy(
-        replica.scaling.scale
+    x = (torch.from_numpy(data.inputs).double() - torch.from_numpy(replica.preparation.shift)) / torch.from_numpy(
+        replica.preparation.scale
     )
     # Not Adam: batch norm makes the gradient of the bias before it rounding noise, which Adam blows up to a full step.
     update = torch.optim.SGD(network.parameters(), lr=settings.optimizer.lr, momentum=0.9)
@@ -112,7 +112,7 @@ def test_the_loss_of_a_replica_equals_the_formula(loss: str, weighted: bool) -> 
     logits = torch.randn(2, 50, 4, dtype=torch.float64)
     targets = torch.randint(0, 4, (2, 50))
     class_weights = torch.rand(2, 4, dtype=torch.float64) + 0.1 if weighted else None
-    losses, weights = Criterion(settings.loss, 4).rows(logits, targets, class_weights)
+    losses, weights = Criterion(settings.loss, "multiclass", 4).rows(logits, targets, class_weights)
     got = losses.sum(1) / (50 if weights is None else weights.sum(1))
     for replica in range(2):
         w = None if class_weights is None else class_weights[replica]

@@ -68,7 +68,7 @@ def plain_loop(
 
 
 def inputs(replica: Replica) -> torch.Tensor:
-    shift, scale = (torch.from_numpy(one) for one in (replica.scaling.shift, replica.scaling.scale))
+    shift, scale = (torch.from_numpy(one) for one in (replica.preparation.shift, replica.preparation.scale))
     return (torch.from_numpy(DATA.inputs).double() - shift) / scale
 
 

@@ -27,7 +27,8 @@ from pipeline.engines.scratch.optimizers import OPTIMIZERS
 from pipeline.engines.scratch.schedules import SCHEDULES
 from pipeline.engines.scratch.stack import shape_of
 from pipeline.errors import ConfigError, DataError
-from pipeline.folds import Replica, learn_scaling, plan, replicas
+from pipeline.folds import Replica, plan, replicas
+from pipeline.preparation import learn_scaling
 from pipeline.results import Status
 from pipeline.settings import InitializerSettings, compose
 from tests.engines.conformance import EngineConformance, assert_same, nobody, small, three_classes
@@ -238,7 +239,7 @@ def test_rows_of_another_width_name_the_layer_and_both_widths() -> None:
     (replica, *_) = folds(data=data)
     (fitted,) = ScratchEngine().fit([replica], data, nobody)
     wider = replace(data, inputs=np.zeros((20, 7), np.float32))
-    unscaled = replace(replica, scaling=learn_scaling(wider.inputs, np.arange(3), "none"))
+    unscaled = replace(replica, preparation=learn_scaling(wider.inputs, np.arange(3), "none"))
     with pytest.raises(DataError, match=r"layer 1 \(Linear 7 → 12\) expects .* \(12, 7\), got \(12, 5\)"):
         ScratchEngine().predict(unscaled, fitted, wider, np.arange(3))
 

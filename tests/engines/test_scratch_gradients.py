@@ -6,6 +6,7 @@ import importlib.util
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +20,10 @@ from pipeline.data import Dataset
 from pipeline.engines.scratch.activations import ACTIVATIONS
 from pipeline.engines.scratch.components import arguments
 from pipeline.engines.scratch.gradient_check import compare, differences, gradients
-from pipeline.engines.scratch.losses import LOSSES
+from pipeline.engines.scratch.losses import LOSSES, LOSSES_OF_LABELS, LOSSES_OF_VALUES
 from pipeline.engines.scratch.stack import Stack
-from pipeline.folds import Replica, Scaling, Split
+from pipeline.folds import Replica, Split
+from pipeline.preparation import Preparation
 from pipeline.settings import ActivationSettings, Component, LossSettings, Settings, compose
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -41,6 +43,11 @@ def components(group: str, name: str) -> Component:
     return (ActivationSettings if group == "activation" else LossSettings).model_validate(read)
 
 
+def losses_in(table: dict[str, Any]) -> list[str]:
+    """The options of conf/loss that a table of the engine knows."""
+    return [name for name in CHOICES["loss"] if components("loss", name).target in table]
+
+
 @cache
 def plain() -> Settings:
     return compose(["data=iris", "engine=numpy", "trainer.precision=64-true", "trainer.batch_size=7", "tracking=null"])
@@ -49,8 +56,10 @@ def plain() -> Settings:
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[list[Replica], Dataset]:
     """Up to three replicas of a random network on random rows, each with its own activation and dropout."""
-    rows, inputs, classes = draw(st.integers(4, 12)), draw(st.integers(1, 5)), draw(st.sampled_from([0, 2, 3, 5]))
-    loss = components("loss", draw(st.sampled_from(CHOICES["loss"])) if classes else "mse")
+    rows, inputs, classes = draw(st.integers(4, 12)), draw(st.integers(1, 5)), draw(st.sampled_from([0, 0, 2, 3, 5]))
+    labels = 0 if classes else draw(st.sampled_from([0, 0, 3]))
+    table = LOSSES if classes else LOSSES_OF_LABELS if labels else LOSSES_OF_VALUES
+    loss = components("loss", draw(st.sampled_from(losses_in(table))))
     model = plain().model.model_copy(
         update={"hidden": draw(st.lists(st.integers(1, 6), max_size=3)), "batch_norm": draw(st.booleans())}
     )
@@ -64,17 +73,19 @@ def problems(draw: st.DrawFn) -> tuple[list[Replica], Dataset]:
     weighted = classes and loss.target != "torch.nn.MSELoss" and draw(st.booleans())
     rng = np.random.default_rng(draw(st.integers(0, 1000)))
     targets = rng.integers(0, classes, rows) if classes else rng.normal(0, 1, rows).astype(np.float32)
-    names = tuple(map(str, range(classes)))
+    names = tuple(map(str, range(classes or labels)))
     task = "regression" if not classes else "binary" if classes == 2 else "multiclass"
+    if labels:
+        task, targets = "multilabel", rng.integers(0, 2, (rows, labels)).astype(np.float32)
     data = Dataset("random", task, rng.normal(0, 1, (rows, inputs)).astype(np.float32), targets, names, (), "")
     one_logit = classes == 2 and (loss.target.endswith("BCEWithLogitsLoss") or loss.target.endswith("MSELoss"))
-    outputs = 1 if not classes or (one_logit and draw(st.booleans())) else classes
+    outputs = labels or (1 if not classes or (one_logit and draw(st.booleans())) else classes)
     everyone = np.arange(rows)
     replica = Replica(
         trial=0,
         settings=plain().model_copy(update={"loss": loss}),
         split=Split(0, everyone, everyone[:0], everyone),
-        scaling=Scaling(np.zeros((), np.float32), np.ones((), np.float32)),
+        preparation=Preparation(np.zeros((), np.float32), np.ones((), np.float32)),
         class_weights=rng.uniform(0.2, 2, classes).astype(np.float32) if weighted else None,
         rows_per_epoch=rows,
         epochs=1,
@@ -106,7 +117,7 @@ def test_gradients_agree_with_differences(problem: tuple[list[Replica], Dataset]
 
 def test_a_wrong_gradient_is_noticed() -> None:
     replica = Replica(
-        0, plain(), Split(0, *[np.arange(9)] * 3), Scaling(np.zeros(()), np.ones(())), None, 9, 1, outputs=3
+        0, plain(), Split(0, *[np.arange(9)] * 3), Preparation(np.zeros(()), np.ones(())), None, 9, 1, outputs=3
     )
     rng = np.random.default_rng(0)
     data = Dataset("", "multiclass", rng.normal(0, 1, (9, 4)), rng.integers(0, 3, 9), ("a", "b", "c"), (), "")

@@ -25,7 +25,7 @@ from pipeline.engines.scratch import ScratchEngine
 from pipeline.folds import Replica, plan, replicas
 from pipeline.models.mlp import MLP
 from pipeline.settings.schema import ActivationSettings
-from tests.engines.conformance import line, nobody, small, three_classes
+from tests.engines.conformance import labelled, line, nobody, small, three_classes
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 EPOCHS = 34  # of 3 steps each
@@ -38,7 +38,8 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-ACTIVATIONS, LOSSES, OPTIMIZERS = options("activation"), options("loss"), options("optimizer")
+ACTIVATIONS, LOSSES, OPTIMIZERS = options("activation"), ["bce", "cross_entropy", "focal", "mse"], options("optimizer")
+OF_VALUES = ("mse", "mae", "huber", "quantile")
 SCHEDULERS = [name for name in options("scheduler") if name != "plateau"]
 FEW = list(zip(ACTIVATIONS, cycle(LOSSES), cycle(OPTIMIZERS)))  # each of each at least once
 
@@ -87,7 +88,7 @@ def start(replica: Replica, data: Dataset) -> Weights:
 def losses_of_rows(name: str, logits: Tensor, targets: Tensor, gamma: float) -> Tensor:
     """(n,) losses by the book."""
     if targets.dtype != torch.int64:
-        return (logits[:, 0] - targets) ** 2
+        return losses_of_values(name, logits[:, 0], targets)
     y = nn.functional.one_hot(targets, logits.shape[1]).double()
     if name == "bce":
         return nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none").mean(1)
@@ -98,15 +99,35 @@ def losses_of_rows(name: str, logits: Tensor, targets: Tensor, gamma: float) -> 
     return -((1 - p) ** gamma) * p.log()
 
 
+def losses_of_values(name: str, answers: Tensor, values: Tensor) -> Tensor:
+    """With the numbers of `VALUES`: δ = 1/2, τ = 0.8."""
+    if name == "mae":
+        return (answers - values).abs()
+    if name == "huber":
+        return nn.functional.huber_loss(answers, values, reduction="none", delta=0.5)
+    if name == "quantile":
+        return torch.where(values > answers, 0.8 * (values - answers), 0.2 * (answers - values))
+    return (answers - values) ** 2
+
+
 def loss_of_batch(replica: Replica, logits: Tensor, targets: Tensor) -> Tensor:
     """The mean, weighted by the classes where they have weights."""
-    name = {"torch.nn.BCEWithLogitsLoss": "bce", "torch.nn.MSELoss": "mse"}.get(replica.settings.loss.target, "focal")
+    name = NAMES.get(replica.settings.loss.target, "focal")
     weights = None if replica.class_weights is None else torch.from_numpy(replica.class_weights).double()
     if replica.settings.loss.target == "torch.nn.CrossEntropyLoss":
         smoothing = replica.settings.loss.arguments["label_smoothing"]
         return nn.functional.cross_entropy(logits, targets, weights, label_smoothing=smoothing)
     rows = losses_of_rows(name, logits, targets, replica.settings.loss.arguments.get("gamma", 0.0))
     return rows.mean() if weights is None else (rows * weights[targets]).sum() / weights[targets].sum()
+
+
+NAMES = {
+    "torch.nn.BCEWithLogitsLoss": "bce",
+    "torch.nn.MSELoss": "mse",
+    "torch.nn.L1Loss": "mae",
+    "torch.nn.HuberLoss": "huber",
+    "pipeline.models.losses.QuantileLoss": "quantile",
+}
 
 
 def by_torch(replica: Replica, data: Dataset, weights: Mapping[str, np.ndarray]) -> tuple[list[float], Weights]:
@@ -120,9 +141,9 @@ def by_torch(replica: Replica, data: Dataset, weights: Mapping[str, np.ndarray])
     if settings.scheduler is not None:
         takes = settings.scheduler.target.endswith(("OneCycleLR", "warmup_cosine"))
         schedule = settings.scheduler.build(update, **(more if takes else {}))
-    shift, scale = (torch.from_numpy(a).double() for a in (replica.scaling.shift, replica.scaling.scale))
+    shift, scale = (torch.from_numpy(a).double() for a in (replica.preparation.shift, replica.preparation.scale))
     x, y = (torch.from_numpy(data.inputs).double() - shift) / scale, torch.from_numpy(data.targets)
-    y = y if data.classes else y.double()
+    y = y if data.classes else (y.double() - replica.preparation.target_shift) / replica.preparation.target_scale
     means, moves, total = [], 0, settings.trainer.max_epochs * steps_per_epoch(replica)
     for epoch in range(1, replica.epochs + 1):
         masks = KeepMasks(replica, epoch)
@@ -236,6 +257,7 @@ def test_schedules_equal_torch(overrides: tuple[str, ...]) -> None:
         ("activation=softplus", "activation.beta=3.0", "activation.threshold=2.0"),
         ("activation=gelu", "activation.approximate=tanh"),
         ("loss=focal", "loss.gamma=0.5"),
+        ("trainer.sampling=balanced",),
         ("model.hidden=[]", "optimizer=sgd"),
     ],
     ids=str,
@@ -244,9 +266,17 @@ def test_every_option_equals_torch(overrides: tuple[str, ...]) -> None:
     assert_parity(data := three_classes(), first_fold(data, *overrides))
 
 
-def test_regression_equals_torch() -> None:
-    data = line()
-    assert_parity(data, first_fold(data, "loss=mse", "activation=tanh"))
+@pytest.mark.parametrize("loss", OF_VALUES)
+def test_regression_equals_torch_and_the_other_engine(loss: str) -> None:
+    own = {"huber": ("loss.delta=0.5",), "quantile": ("loss.quantile=0.8",)}.get(loss, ())
+    replica = first_fold(data := line(), f"loss={loss}", "activation=tanh", *own)
+    assert_parity(data, replica)
+    assert_engines_agree(data, replica)
+
+
+def test_labels_are_learnt_alike_by_both_engines() -> None:
+    data = labelled()
+    assert_engines_agree(data, first_fold(data, "loss=bce", "trainer.patience=3"))
 
 
 def assert_engines_agree(data: Dataset, *stack: Replica) -> None:

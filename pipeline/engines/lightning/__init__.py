@@ -47,7 +47,7 @@ class LightningEngine:
 
         def at_once(replica: Replica) -> int | None:
             with torch.device("meta"):  # only its layers are asked for
-                stackable = can_stack(bare_network(replica, data.inputs.shape[1:]))
+                stackable = can_stack(bare_network(replica, replica.shape(data)))
             return self._settings.engine.max_replicas if stackable else 1
 
         def fit(members: list[Replica], limit: int) -> list[Fitted]:
@@ -62,20 +62,22 @@ class LightningEngine:
     def parameters(self, replica: Replica, data: Dataset) -> int:
         """How many numbers of its network are learnt."""
         with torch.device("meta"):  # only their shapes are asked for
-            network = bare_network(replica, data.inputs.shape[1:])
+            network = bare_network(replica, replica.shape(data))
         return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
     def predict(self, replica: Replica, fitted: Fitted, data: Dataset, rows: np.ndarray) -> np.ndarray:
         """(rows, outputs) probabilities or values, on the CPU."""
-        network = restore_network(replica, fitted.weights, data.inputs.shape[1:])
-        standardize = Standardize(replica.scaling, next(network.parameters()).dtype)
-        criterion = Criterion(replica.settings.loss, data.classes)
+        network = restore_network(replica, fitted.weights, replica.shape(data))
+        preparation = replica.preparation
+        standardize = Standardize(preparation, next(network.parameters()).dtype)
+        criterion = Criterion(replica.settings.loss, data.task, data.classes)
         with torch.no_grad():
             parts = [
-                criterion.probabilities(network(standardize(torch.from_numpy(data.inputs[part]))))
+                criterion.probabilities(network(standardize(torch.from_numpy(preparation.encode(data.inputs[part])))))
                 for part in np.array_split(rows, -(-len(rows) // _ROWS_AT_ONCE))
             ]
-        return torch.cat(parts).float().numpy() if parts[0].dtype == torch.bfloat16 else torch.cat(parts).numpy()
+        answers = torch.cat(parts).float().numpy() if parts[0].dtype == torch.bfloat16 else torch.cat(parts).numpy()
+        return preparation.answers(answers)
 
     def _fit_or_halve(
         self, members: list[Replica], data: Dataset, on_epoch: OnEpoch, turn: Turn, limit: int
@@ -182,7 +184,7 @@ def _shape_of(replica: Replica) -> str:
         trainer.precision,
         batch_size(replica),
         steps_per_epoch(replica),
-        replica.scaling.shift.shape,
+        replica.preparation.shift.shape,
         replica.outputs,
     ]
     return repr(shape)

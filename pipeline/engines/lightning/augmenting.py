@@ -164,7 +164,7 @@ def augmented(replica: Replica, epochs: Sequence[int], inputs: np.ndarray, rows:
 
     inputs: the data set's.
     """
-    shift, scale = (torch.from_numpy(np.array(one)) for one in (replica.scaling.shift, replica.scaling.scale))
+    shift, scale = (torch.from_numpy(np.array(one)) for one in (replica.preparation.shift, replica.preparation.scale))
     seen = []
     for epoch in epochs:
         first = torch.from_numpy(inputs[epoch_rows(replica, 1)[:1]]).float()  # (1, B, …): the same in every epoch

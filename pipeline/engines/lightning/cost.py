@@ -22,8 +22,8 @@ def latency_ms(replica: Replica, data: Dataset) -> float:
     The fastest of several tries: whatever else runs on the machine can only make one slower.
     """
     with torch.random.fork_rng(devices=[]), _one_thread(), torch.inference_mode():
-        network = build_network(replica, data.inputs.shape[1:]).eval()
-        row = torch.zeros(1, *data.inputs.shape[1:])
+        network = build_network(replica, replica.shape(data)).eval()
+        row = torch.zeros(1, *replica.shape(data))
         return 1e3 * _fastest(lambda: network(row))
 
 

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from pipeline.engines.lightning.augmenting import Mix
 from pipeline.errors import ConfigError
+from pipeline.models.losses import QuantileLoss
 
 if TYPE_CHECKING:
+    from pipeline.data import Task
     from pipeline.settings import LossSettings
 
-_ON_VALUES = (nn.MSELoss, nn.L1Loss, nn.HuberLoss, nn.SmoothL1Loss)
+_ON_VALUES = (nn.MSELoss, nn.L1Loss, nn.HuberLoss, nn.SmoothL1Loss, QuantileLoss)
 
 
 class Shares(NamedTuple):
@@ -58,14 +60,15 @@ class Criterion:
     """The loss of R replicas, each a mean over its own rows.
 
     Which form of target the loss is given follows from its kind: class numbers and logits (cross-entropy, focal and a
-    user's own), one-hot rows and logits (BCEWithLogits), or one-hot rows and probabilities (MSE and its like).
+    user's own), one-hot rows and logits (BCEWithLogits), or one-hot rows and probabilities (MSE and its like). Labels,
+    of which a row may have any number, are decided one by one (BCEWithLogits).
 
-    classes: number of classes, 0 for regression.
+    classes: number of classes, 0 for regression and labels.
     smoothing: the configured label smoothing; 0 where the loss has none.
     """
 
-    def __init__(self, settings: LossSettings, classes: int) -> None:
-        self.classes = classes
+    def __init__(self, settings: LossSettings, task: Task, classes: int) -> None:
+        self.task, self.classes = task, classes
         target = settings.resolve()
         takes_reduction = "reduction" in inspect.signature(target).parameters
         self._loss = settings.build(reduction="none") if takes_reduction else settings.build()
@@ -77,7 +80,9 @@ class Criterion:
                 'give it one that understands "none", or set loss.class_weights=null.'
             )
         ours = target.__module__.startswith(("torch", "pipeline"))  # of a user's own loss we know nothing
-        if classes == 0 and ours and not isinstance(self._loss, _ON_VALUES):
+        if task == "multilabel" and not isinstance(self._loss, nn.BCEWithLogitsLoss):
+            raise ConfigError(f"{settings.target} cannot decide labels one by one; use loss=bce.")
+        if task == "regression" and ours and not isinstance(self._loss, _ON_VALUES):
             raise ConfigError(f"{settings.target} is a loss for classes, but the data is a regression; use loss=mse.")
 
     def rows(
@@ -90,7 +95,8 @@ class Criterion:
     ) -> tuple[Tensor, Tensor | None]:
         """Weighted loss and weight of every row; the loss of a replica is Σ loss / Σ weight over its rows.
 
-        logits: (R, B, outputs). targets: (R, B). class_weights: (R, classes); None for all ones, and none come back.
+        logits: (R, B, outputs). targets: (R, B), or (R, B, labels).
+        class_weights: (R, classes); None for all ones, and none come back.
         smoothing: (R, 1) label smoothing of each replica's cross-entropy; None where it is the configured one for all.
         mix: a row that is mixed with another has two labels, and counts with each in proportion.
         """
@@ -177,9 +183,11 @@ class Criterion:
             return losses.detach(), torch.autograd.grad(losses.sum(), logits)[0]
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """(…, classes) probabilities that sum to 1, or the values themselves for regression."""
-        if self.classes == 0:
+        """(…, classes) probabilities that sum to 1, (…, labels) of each label, or the values of a regression."""
+        if self.task == "regression":
             return logits
+        if self.task == "multilabel":
+            return logits.sigmoid()
         if logits.shape[-1] == 1:
             p = logits.sigmoid()
             return torch.cat([1 - p, p], dim=-1)
@@ -190,15 +198,17 @@ class Criterion:
 
     def _plain(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(R, B) losses without class weights."""
-        shape = targets.shape
+        shape = targets.shape[:2]
         outputs = logits.shape[-1]
         if not self._by_row:
             # A loss that reduces by itself must not mix replicas: one call each, its mean stands for every row.
             means = [self._loss(replica, own) for replica, own in zip(logits, targets, strict=True)]
             return torch.stack(means)[:, None].expand(shape)
-        logits, targets = logits.flatten(0, 1), targets.flatten()
-        if self.classes == 0:
+        logits, targets = logits.flatten(0, 1), targets.flatten(0, 1)
+        if self.task == "regression":
             losses = self._loss(logits[:, 0], targets.to(logits.dtype))
+        elif self.task == "multilabel":
+            losses = self._loss(logits, targets.to(logits.dtype)).mean(-1)
         elif isinstance(self._loss, nn.BCEWithLogitsLoss):
             losses = self._loss(logits, self._one_hot(targets, outputs, logits.dtype)).mean(-1)
         elif isinstance(self._loss, _ON_VALUES):

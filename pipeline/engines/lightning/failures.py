@@ -76,7 +76,7 @@ class _Watched(ReplicaModule):
 def _labelled(network: nn.Module, replica: Replica, data: Dataset) -> Iterator[tuple[str, nn.Module]]:
     """Layers under the names and kinds that they have in the plain network."""
     with torch.device("meta"):  # only its layers are asked for
-        plain = bare_network(replica, data.inputs.shape[1:])
+        plain = bare_network(replica, replica.shape(data))
     if isinstance(network, SingleNetwork):
         leaves = [(name, layer) for name, layer in network.network.named_modules() if not list(layer.children())]
         yield from ((f"layer {name} ({type(layer).__name__})", layer) for name, layer in leaves)

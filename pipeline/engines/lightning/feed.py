@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data import Dataset
+from pipeline.engines.batches import Encodings
 from pipeline.engines.lightning.augmenting import Mix
 from pipeline.engines.lightning.criterion import Goal
 from pipeline.folds import Replica
@@ -22,21 +23,25 @@ _AT_ONCE = 2**19
 
 
 class Inputs:
-    """All rows on the device, each replica's normalised by what its own training rows taught.
+    """All rows on the device, each replica's prepared by what its own training rows taught.
 
     Small data are normalised once per distinct scaling (the trials of a fold share theirs), so that a batch is only
     gathered. Otherwise bytes stay bytes until they are due. Rows of a memory-mapped file stay there until then.
     """
 
     def __init__(self, data: Dataset, replicas: Sequence[Replica], like: Tensor) -> None:
-        self._rows = _at_hand(data.inputs, like.device)
+        self._encodings, self._held = Encodings(data), np.empty(0)
         self._like = like
         self.follow(replicas)
 
     def follow(self, replicas: Sequence[Replica]) -> None:
         """These replicas see them now."""
-        shifts = np.stack([replica.scaling.shift for replica in replicas])
-        scales = np.stack([replica.scaling.scale for replica in replicas])
+        inputs, starts = self._encodings.of(replicas)
+        if inputs is not self._held:
+            self._held, self._rows = inputs, _at_hand(inputs, self._like.device)
+        self._begin = self._starts = torch.from_numpy(starts).to(self._like.device)
+        shifts = np.stack([replica.preparation.shift for replica in replicas])
+        scales = np.stack([replica.preparation.scale for replica in replicas])
         # Against inputs (R, B, …): a scaling covers the last axes of a row, perhaps none.
         inner = shifts.shape[1:]
         broad = (len(replicas), 1, *[1] * (self._rows.dim() - 1 - len(inner)), *inner)
@@ -48,7 +53,7 @@ class Inputs:
         if len(first) * self._rows.numel() <= _SCALED_AT_MOST:
             copies = _normalize(self._rows.to(self._like.device), self._shift[first], self._inverse_scale[first])
             self._copies = copies.flatten(0, 1)
-            self._starts = torch.from_numpy(copy.reshape(-1, 1) * len(self._rows)).to(self._like.device)
+            self._starts = torch.from_numpy(starts + copy.reshape(-1, 1) * len(self._rows)).to(self._like.device)
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Row numbers (…, R, B) to (…, R, B, …), normalised."""
@@ -57,8 +62,8 @@ class Inputs:
         return self.normalized(self.raw(rows))
 
     def raw(self, rows: Tensor) -> Tensor:
-        """As the data set holds them."""
-        return _pick(self._rows, rows.to(self._rows.device)).to(self._like.device)
+        """Before they are normalised: as the data set holds them, columns of a table encoded."""
+        return _pick(self._rows, (rows + self._begin).to(self._rows.device)).to(self._like.device)
 
     def normalized(self, x: Tensor) -> Tensor:
         """What `raw` gave, (…, R, B, …), as the networks see it."""

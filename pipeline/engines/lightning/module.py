@@ -94,8 +94,8 @@ class ReplicaModule(LightningModule):
         self.data, self._on_epoch, self._turn, self._limit = data, on_epoch, turn, limit
         self.steps = steps_per_epoch(replicas[0])
         self.active = self._members(replicas)  # in the order of the stack's rows
-        self.network = stack([network_for_a_stack(replica, data.inputs.shape[1:]) for replica in replicas])
-        self.criterion = Criterion(replicas[0].settings.loss, data.classes)
+        self.network = stack([network_for_a_stack(replica, replica.shape(data)) for replica in replicas])
+        self.criterion = Criterion(replicas[0].settings.loss, data.task, data.classes)
         self._metrics = [metric for metric in metrics_of(data.task) if metric.each_epoch]
 
     # ---- set-up, once Lightning has moved the module to its device
@@ -105,7 +105,7 @@ class ReplicaModule(LightningModule):
         self.arena = Arena(self.network, len(self.active))
         self._inputs = Inputs(self.data, [member.replica for member in self.active], self.arena.values)
         self._targets = torch.from_numpy(self.data.targets).to(self.device)
-        if self.data.task == "regression":
+        if not self.data.classes:
             self._targets = self._targets.to(self.arena.values)
         self._per_replica()
         replicas = [member.replica for member in self.active]
@@ -155,7 +155,8 @@ class ReplicaModule(LightningModule):
         self._started = time.perf_counter()
         self._losses = torch.zeros(self.steps, len(self.active), device=self.device, dtype=self.arena.values.dtype)
         self._rows = torch.from_numpy(self._order()).to(self.device)
-        numbers = self._rows[0].numel() * (self.data.inputs[0].size + self.criterion.classes)
+        row = self.active[0].replica.shape(self.data)
+        numbers = self._rows[0].numel() * (int(np.prod(row)) + self.criterion.classes)
         self._batches = Batches(self._rows, numbers, self._prepare)
         self._masks = DropoutMasks(self.active, self.steps, self.network)
         replicas, epochs = [member.replica for member in self.active], [member.epoch for member in self.active]
@@ -171,7 +172,7 @@ class ReplicaModule(LightningModule):
 
     def _order(self) -> np.ndarray:
         """(steps, R, B) row numbers of the epoch; trials with the same seed and folds see the same, drawn once."""
-        drawn: dict[tuple[int, int, int, int], np.ndarray] = {}
+        drawn: dict[tuple[int, int, int, int, str], np.ndarray] = {}
         for member in self.active:
             key = _source(member)
             if key not in drawn:
@@ -260,7 +261,7 @@ class ReplicaModule(LightningModule):
         return Batch(inputs, targets[0], total[0] if isinstance(total, Tensor) else total, goal, own)
 
     def _of_rows(self, rows: Tensor, total: Tensor | float) -> list[Batch]:
-        targets = self._targets[rows]
+        targets = self._learnt(rows)
         goals = self.criterion.goals(self._losses, targets, self._class_weights, self._smoothing, total)
         totals = total if isinstance(total, Tensor) else [total] * len(rows)
         return [Batch(*parts) for parts in zip(self._inputs(rows), targets, totals, goals, strict=True)]
@@ -297,6 +298,18 @@ class ReplicaModule(LightningModule):
         if self._processes == 1:
             return batch
         return batch.tensor_split(self._processes, dim=axis)[self.trainer.global_rank]
+
+    def _learnt(self, rows: Tensor) -> Tensor:
+        """Row numbers (…, R, B) to targets as they are learnt: classes, labels, or values in each replica's scale."""
+        targets = self._targets[rows]
+        return targets if self.data.task != "regression" else (targets - self._target_shift) / self._target_scale
+
+    def _answers(self, logits: Tensor) -> Tensor:
+        """(R, B, outputs) probabilities, or values in their own units."""
+        answers = self.criterion.probabilities(logits)
+        if self.data.task != "regression":
+            return answers
+        return answers * self._target_scale[..., None] + self._target_shift[..., None]
 
     def _clip(self) -> None:
         """By norm, and by value: each replica by its own limits, which are infinite where it has none."""
@@ -422,10 +435,10 @@ class ReplicaModule(LightningModule):
             with self.trainer.precision_plugin.forward_context():
                 logits = self.network(self._inputs(chunk))
             logits = logits.to(self._losses.dtype)
-            loss, weights = self.criterion.rows(logits, self._targets[chunk], self._class_weights, self._smoothing)
+            loss, weights = self.criterion.rows(logits, self._learnt(chunk), self._class_weights, self._smoothing)
             total += (loss * use).sum(1)
             weight += (use if weights is None else weights * use).sum(1)
-            parts.append(self.criterion.probabilities(logits))
+            parts.append(self._answers(logits))
         outputs = _array(torch.cat(parts, dim=1))
         mean = (total / weight).cpu().tolist()
         return mean, [outputs[replica, :length].copy() for replica, length in enumerate(lengths)]
@@ -445,8 +458,9 @@ class ReplicaModule(LightningModule):
 
     def _members(self, replicas: Sequence[Replica]) -> list[Member]:
         known: dict[tuple[int, int], Rates] = {}
-        shape = self.data.inputs.shape[1:]
-        return [Member(one, _rates(one, self.steps, known), names_in_a_row(one, shape)) for one in replicas]
+        return [
+            Member(one, _rates(one, self.steps, known), names_in_a_row(one, one.shape(self.data))) for one in replicas
+        ]
 
     def _regroup(self, staying: Sequence[int], entering: Sequence[Member]) -> None:
         """The stack of these rows, with others behind them."""
@@ -454,7 +468,7 @@ class ReplicaModule(LightningModule):
         if not self.active:
             return
         replicas = [member.replica for member in entering]
-        self.arena.select(staying, [network_for_a_stack(replica, self.data.inputs.shape[1:]) for replica in replicas])
+        self.arena.select(staying, [network_for_a_stack(replica, replica.shape(self.data)) for replica in replicas])
         regroup(self._optimizer, self.arena, staying, replicas, [member.rates for member in entering])
         if self._averages is not None:
             self._averages.regroup(staying, [member.replica for member in self.active])
@@ -468,6 +482,8 @@ class ReplicaModule(LightningModule):
         def stacked(arrays: Sequence[np.ndarray]) -> Tensor:
             return torch.from_numpy(np.stack(arrays)).to(self.arena.values)
 
+        self._target_shift = stacked([np.array([replica.preparation.target_shift]) for replica in replicas])
+        self._target_scale = stacked([np.array([replica.preparation.target_scale]) for replica in replicas])
         weights = [replica.class_weights for replica in replicas if replica.class_weights is not None]
         self._class_weights = stacked(weights) if weights else None
         dropped = [replica.settings.model.dropout for replica in replicas]
@@ -547,10 +563,11 @@ def _array(tensor: Tensor) -> np.ndarray:
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
 
 
-def _source(member: Member) -> tuple[int, int, int, int]:
+def _source(member: Member) -> tuple[int, int, int, int, str]:
     """What decides the order of an epoch's rows."""
     replica = member.replica
-    return replica.settings.seed, replica.split.fold, member.epoch, id(replica.split.train)
+    settings = replica.settings
+    return settings.seed, replica.split.fold, member.epoch, id(replica.split.train), settings.trainer.sampling
 
 
 def _rates(replica: Replica, steps: int, known: dict[tuple[int, int], Rates]) -> Rates:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from pipeline.folds import Replica, Scaling
+from pipeline.folds import Replica
+from pipeline.preparation import Encoding, Preparation
 from pipeline.streams import stream_seed
 
 _SOME = 0.5
@@ -98,13 +99,67 @@ def restore_network(replica: Replica, weights: Mapping[str, np.ndarray], shape: 
 class Standardize(nn.Module):
     """(inputs - shift) / scale in floating point, as learnt from the training rows."""
 
-    def __init__(self, scaling: Scaling, dtype: torch.dtype) -> None:
+    def __init__(self, preparation: Preparation, dtype: torch.dtype) -> None:
         super().__init__()
         self.shift: Tensor
         self.scale: Tensor
-        self.register_buffer("shift", torch.from_numpy(np.array(scaling.shift)).to(dtype))
-        self.register_buffer("scale", torch.from_numpy(np.array(scaling.scale)).to(dtype))
+        self.register_buffer("shift", torch.from_numpy(np.array(preparation.shift)).to(dtype))
+        self.register_buffer("scale", torch.from_numpy(np.array(preparation.scale)).to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """Raw rows, bytes or numbers, to what the network was trained on."""
         return (x.to(self.shift.dtype) - self.shift) / self.scale
+
+
+class Prepare(nn.Module):
+    """Raw rows to what the network was trained on: columns of a table encoded, and everything standardised."""
+
+    def __init__(self, preparation: Preparation, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.encode = nn.ModuleList([EncodeColumn(each) for each in preparation.columns])
+        self.standardize = Standardize(preparation, dtype)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(n, …) as the data set holds them; of a table (n, columns) float64, NaN where a value is missing."""
+        if len(self.encode):
+            parts = [encode(rows[:, number]) for number, encode in enumerate(self.encode)]
+            rows = torch.cat(parts, dim=1).float()
+        standardized: Tensor = self.standardize(rows)
+        return standardized
+
+
+class EncodeColumn(nn.Module):
+    """`pipeline.preparation.Encoding` in tensors, from the same numbers."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        super().__init__()
+        self._of = encoding
+        self.known: Tensor
+        self.register_buffer("known", torch.tensor(encoding.known, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n,) raw values to (n, width)."""
+        missing = x.isnan()[:, None]
+        parts = self._categories(x, missing) if self._of.column.kind == "categorical" else self._numbers(x)
+        return torch.cat([*parts, missing.to(x.dtype)] if self._of.flag else parts, dim=1)
+
+    def _numbers(self, x: Tensor) -> list[Tensor]:
+        of = self._of
+        filled = torch.where(x.isnan(), torch.full_like(x, of.fill), x)[:, None]
+        parts = [(filled - of.shift) / of.scale]
+        for cycle in of.cycles:
+            turns = filled / cycle
+            angle = (2 * torch.pi * (turns - turns.floor())).float()  # within one turn single precision is enough
+            parts += [angle.sin().to(x.dtype), angle.cos().to(x.dtype)]
+        return parts
+
+    def _categories(self, x: Tensor, missing: Tensor) -> list[Tensor]:
+        of = self._of
+        here = (x[:, None] == self.known).to(x.dtype)  # (n, known); a missing value equals none
+        other = 1 - here.sum(1, keepdim=True)
+        if of.ordinal:
+            places = torch.arange(len(of.known), dtype=x.dtype, device=x.device)
+            return [((here * places).sum(1, keepdim=True) + other * len(of.known) - of.shift) / of.scale]
+        unused = x.new_zeros(x.shape[0], of.places - len(of.known))  # len(x) would fix the number of rows
+        rest = [other * (1 - missing.to(x.dtype))] if of.rest else []
+        return [here, unused, *rest]

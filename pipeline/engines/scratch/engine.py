@@ -49,7 +49,7 @@ class ScratchEngine:
 
     def parameters(self, replica: Replica, data: Dataset) -> int:
         """How many numbers of its network are learnt."""
-        network = Network([replica.settings], math.prod(data.inputs.shape[1:]), replica.outputs, np.float32)
+        network = Network([replica.settings], math.prod(replica.shape(data)), replica.outputs, np.float32)
         return network.values.size
 
     def predict(self, replica: Replica, fitted: Fitted, data: Dataset, rows: np.ndarray) -> np.ndarray:
@@ -57,7 +57,7 @@ class ScratchEngine:
         stack = Stack([replica], data)
         stack.network.load(0, fitted.weights)
         with np.errstate(all="ignore"):
-            return stack.loss.predictions(stack.logits(rows[None]))[0]
+            return stack.predictions(stack.logits(rows[None]))[0]
 
     def _start(self, network: Network, place: int, replica: Replica) -> None:
         """The weights before training."""

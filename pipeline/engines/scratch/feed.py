@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.data import Dataset
-from pipeline.engines.batches import KeepMasks, batch_size, epoch_rows, steps_per_epoch
+from pipeline.engines.batches import Encodings, KeepMasks, batch_size, epoch_rows, steps_per_epoch
 from pipeline.folds import Replica, Split
 
 _MASKS_AT_ONCE = 2**22
@@ -27,20 +27,25 @@ class Batch(NamedTuple):
 
 
 class Feed:
-    """The rows of R replicas, each scaled by what its own training rows taught.
+    """The rows of R replicas, each encoded and scaled by what its own training rows taught.
 
     Small data are scaled once per distinct scaling (the trials of a fold share theirs), so that a step only gathers.
     Otherwise bytes stay bytes until they are due.
     """
 
-    def __init__(self, replicas: Sequence[Replica], data: Dataset, dtype: Any) -> None:
+    def __init__(self, replicas: Sequence[Replica], data: Dataset, encodings: Encodings, dtype: Any) -> None:
         self._replicas, self._dtype = replicas, dtype
-        self._inputs = data.inputs.reshape(len(data), -1)
+        inputs, starts = encodings.of(replicas)
+        self._inputs = inputs.reshape(len(inputs), -1)
+        preparations = [replica.preparation for replica in replicas]
+        row = inputs.shape[1:]
+        self._shift = self._spread([preparation.shift for preparation in preparations], row)
+        self._inverse_scale = 1 / self._spread([preparation.scale for preparation in preparations], row)
+        self._scaled, self._starts = self._scaled_copies(starts)
         self._targets = data.targets if data.classes else data.targets.astype(dtype)
-        row = data.inputs.shape[1:]
-        self._shift = self._spread([replica.scaling.shift for replica in replicas], row)
-        self._inverse_scale = 1 / self._spread([replica.scaling.scale for replica in replicas], row)
-        self._scaled, self._starts = self._scaled_copies()
+        self._of_values = data.task == "regression"
+        self._target_shift = np.array([[preparation.target_shift] for preparation in preparations], dtype)
+        self._target_scale = np.array([[preparation.target_scale] for preparation in preparations], dtype)
         self.steps = steps_per_epoch(replicas[0])
 
     @property
@@ -52,13 +57,21 @@ class Feed:
         """Row numbers (R, B) to (R, B, features)."""
         if self._scaled is not None:
             return self._scaled.take(rows + self._starts, axis=0)  # type: ignore[no-any-return]
-        x = self._inputs.take(rows, axis=0) - self._shift
+        x = self._inputs.take(rows + self._starts, axis=0) - self._shift
         x *= self._inverse_scale
         return x  # type: ignore[no-any-return]
 
     def targets(self, rows: np.ndarray) -> np.ndarray:
-        """Row numbers (…) to class numbers or values (…)."""
-        return self._targets.take(rows)
+        """Row numbers (…, R, B) to class numbers, labels (…, R, B, labels), or values as they are learnt."""
+        targets = self._targets.take(rows, axis=0)
+        return (targets - self._target_shift) / self._target_scale if self._of_values else targets
+
+    def answers(self, predictions: np.ndarray) -> np.ndarray:
+        """Predictions (R, B, outputs) of values in their own units; probabilities as they are."""
+        if not self._of_values:
+            return predictions
+        answers: np.ndarray = predictions * self._target_scale[:, :, None] + self._target_shift[:, :, None]
+        return answers
 
     def epoch(self, epochs: Sequence[int]) -> Iterator[Batch]:
         """Every step of an epoch, each replica's own, counted from 1."""
@@ -68,9 +81,10 @@ class Feed:
 
     def _orders(self, epochs: Sequence[int]) -> np.ndarray:
         """(steps, R, B) row numbers, drawn once for all replicas of the same seed, split and epoch."""
-        drawn: dict[tuple[int, Split, int], np.ndarray] = {}
+        drawn: dict[tuple[int, Split, int, str], np.ndarray] = {}
         keys = [
-            (replica.settings.seed, replica.split, epoch) for replica, epoch in zip(self._replicas, epochs, strict=True)
+            (replica.settings.seed, replica.split, epoch, replica.settings.trainer.sampling)
+            for replica, epoch in zip(self._replicas, epochs, strict=True)
         ]
         for key, replica in zip(keys, self._replicas, strict=True):
             if key not in drawn:
@@ -94,19 +108,18 @@ class Feed:
             for keep in np.stack(drawn, axis=1):
                 yield keep * kept
 
-    def _scaled_copies(self) -> tuple[np.ndarray | None, np.ndarray]:
-        """All rows by every distinct scaling, one copy below the other, and (R, 1) where each replica's begins.
+    def _scaled_copies(self, starts: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+        """All inputs by every distinct scaling, one copy below the other, and (R, 1) where each replica's begin.
 
-        None if that were too much.
+        None if that were too much. starts: where they begin in the inputs.
         """
         scalings = np.concatenate([self._shift, self._inverse_scale], axis=2)[:, 0]
         _, first, copy = np.unique(scalings, axis=0, return_index=True, return_inverse=True)
-        starts = len(self._inputs) * copy.reshape(-1, 1)
         if len(first) * self._inputs.size > _SCALED_AT_MOST:
             return None, starts
         x = self._inputs - self._shift[first]
         x *= self._inverse_scale[first]
-        return x.reshape(-1, self.features), starts
+        return x.reshape(-1, self.features), starts + len(self._inputs) * copy.reshape(-1, 1)
 
     def _spread(self, numbers: Sequence[np.ndarray], row: tuple[int, ...]) -> np.ndarray:
         """(R, 1, features), or (R, 1, 1) where one number serves all features."""

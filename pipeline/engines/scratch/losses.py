@@ -1,9 +1,9 @@
 """What training minimises: a function of the logits, beside its derivative by the logits.
 
-Shapes: logits z (R, B, outputs), targets (R, B), one loss per replica (R,). Row i of replica r counts with its weight
-w_i, that of its class, or 1; the loss of a replica is Σ w_i l_i / Σ w_i, and for plain rows the mean. In evaluation,
-replicas with fewer rows than others are padded; `counted` (R, B) is 0 on padding, which adds to neither sum. A loss's
-own numbers are (R, 1), so that each replica may have its own.
+Shapes: logits z (R, B, outputs), targets (R, B), or (R, B, labels) of 0 and 1, one loss per replica (R,). Row i of
+replica r counts with its weight w_i, that of its class, or 1; the loss of a replica is Σ w_i l_i / Σ w_i, and for plain
+rows the mean. In evaluation, replicas with fewer rows than others are padded; `counted` (R, B) is 0 on padding, which
+adds to neither sum. A loss's own numbers are (R, 1), so that each replica may have its own.
 
 `forward` remembers what `backward` needs. `predictions` are the probabilities that belong to the loss.
 """
@@ -195,22 +195,105 @@ class SquaredError(_ByRow):
         return both_classes(sigmoid(z)) if z.shape[-1] == 1 else softmax(z)
 
 
-class SquaredErrorOfValues(_ByRow):
-    """l = (z - y)², for regression: least squares."""
+class LabelCrossEntropy(_ByRow):
+    """l = mean over labels of -(y log σ(z) + (1 - y) log(1 - σ(z))), where a row may have any of the labels."""
 
     def forward(self, z: np.ndarray, targets: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
-        """Σ_i s_i l_i."""
-        self._error = z - targets[:, :, None]
-        self._s = self._shares(targets, counted, z.dtype)
-        return (self._s * np.square(self._error[:, :, 0])).sum(axis=1)
+        """Σ_i s_i l_i, each term written as in `BinaryCrossEntropy`."""
+        self._z, self._y = z, targets
+        self._s = self._shares(targets[..., 0], counted, z.dtype)
+        terms = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))) - targets * z
+        return (self._s * terms.mean(axis=-1)).sum(axis=1)
 
     def backward(self) -> np.ndarray:
-        """dl/dz = 2 (z - y)."""
-        return self._s[:, :, None] * 2 * self._error
+        """dl/dz = (σ(z) - y) / labels."""
+        return self._s[:, :, None] * (sigmoid(self._z) - self._y) / self._z.shape[-1]
+
+    def predictions(self, z: np.ndarray) -> np.ndarray:
+        """σ(z) of each label."""
+        return sigmoid(z)
+
+
+class _OfValues(_ByRow):
+    """Losses of a regression: l(e) of the error e = z - y, whose derivative by z is l'(e)."""
+
+    def forward(self, z: np.ndarray, targets: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
+        """Σ_i s_i l(e_i)."""
+        self._error = z[:, :, 0] - targets
+        self._s = self._shares(targets, counted, z.dtype)
+        return (self._s * self._of(self._error)).sum(axis=1)
+
+    def backward(self) -> np.ndarray:
+        """s_i l'(e_i)."""
+        return (self._s * self._derivative(self._error))[:, :, None]
 
     def predictions(self, z: np.ndarray) -> np.ndarray:
         """The values."""
         return z
+
+    def _of(self, error: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def _derivative(self, error: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+
+class SquaredErrorOfValues(_OfValues):
+    """l = e²: least squares. Answers with the mean."""
+
+    def _of(self, error: np.ndarray) -> np.ndarray:
+        return np.square(error)
+
+    def _derivative(self, error: np.ndarray) -> np.ndarray:
+        return 2 * error
+
+
+class AbsoluteErrorOfValues(_OfValues):
+    """l = |e|. Answers with the median. Where e = 0 there is no derivative, and 0 is taken."""
+
+    def _of(self, error: np.ndarray) -> np.ndarray:
+        return np.abs(error)
+
+    def _derivative(self, error: np.ndarray) -> np.ndarray:
+        return np.sign(error)
+
+
+class HuberOfValues(_OfValues):
+    """l = e² / 2 up to |e| = δ, and δ (|e| - δ / 2) beyond: an outlier pulls no harder than δ.
+
+    Huber, Annals of Mathematical Statistics 35 (1964).
+    """
+
+    def __init__(self, weights: np.ndarray | None, *, delta: Any = 1.0) -> None:
+        super().__init__(weights)
+        self._delta = np.asarray(delta)
+
+    def _of(self, error: np.ndarray) -> np.ndarray:
+        delta = self._delta.astype(error.dtype)
+        size = np.abs(error)
+        return np.where(size <= delta, np.square(error) / 2, delta * (size - delta / 2))
+
+    def _derivative(self, error: np.ndarray) -> np.ndarray:
+        delta = self._delta.astype(error.dtype)
+        return np.clip(error, -delta, delta)
+
+
+class QuantileOfValues(_OfValues):
+    """l = -τ e where the answer is too low, (1 - τ) e where it is too high. Answers with the τ-quantile.
+
+    Koenker and Bassett, Econometrica 46 (1978).
+    """
+
+    def __init__(self, weights: np.ndarray | None, *, quantile: Any = 0.5) -> None:
+        super().__init__(weights)
+        self._quantile = np.asarray(quantile)
+
+    def _of(self, error: np.ndarray) -> np.ndarray:
+        return error * self._derivative(error)
+
+    def _derivative(self, error: np.ndarray) -> np.ndarray:
+        """-τ below, 1 - τ above; at e = 0, where there is none, midway as torch takes it: 1/2 - τ."""
+        return (np.sign(error) + 1) / 2 - self._quantile.astype(error.dtype)
 
 
 def one_hot(targets: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -239,4 +322,10 @@ LOSSES: dict[str, Any] = {
     "torch.nn.MSELoss": SquaredError,
     "pipeline.models.losses.FocalLoss": Focal,
 }
-LOSSES_OF_VALUES: dict[str, Any] = {"torch.nn.MSELoss": SquaredErrorOfValues}
+LOSSES_OF_LABELS: dict[str, Any] = {"torch.nn.BCEWithLogitsLoss": LabelCrossEntropy}
+LOSSES_OF_VALUES: dict[str, Any] = {
+    "torch.nn.MSELoss": SquaredErrorOfValues,
+    "torch.nn.L1Loss": AbsoluteErrorOfValues,
+    "torch.nn.HuberLoss": HuberOfValues,
+    "pipeline.models.losses.QuantileLoss": QuantileOfValues,
+}

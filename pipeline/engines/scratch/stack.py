@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.data import Dataset
-from pipeline.engines.batches import batch_size, steps_per_epoch
+from pipeline.data import Dataset, Task
+from pipeline.engines.batches import Encodings, batch_size, steps_per_epoch
 from pipeline.engines.scratch.averaging import MovingAverage
 from pipeline.engines.scratch.clipping import CLIPPINGS, Clip, norms
 from pipeline.engines.scratch.components import arguments, fixed, look_up, stacked
 from pipeline.engines.scratch.feed import Batch, Feed
-from pipeline.engines.scratch.losses import LOSSES, LOSSES_OF_VALUES, Loss
+from pipeline.engines.scratch.losses import LOSSES, LOSSES_OF_LABELS, LOSSES_OF_VALUES, Loss
 from pipeline.engines.scratch.network import Network
 from pipeline.engines.scratch.optimizers import OPTIMIZERS, Optimizer
 from pipeline.engines.scratch.regularization import add_l1_gradient, limit_norms
@@ -40,7 +40,7 @@ class Stack:
     gradient_norms: np.ndarray  # (R, 1) of the last step, before clipping
 
     def __init__(self, replicas: Sequence[Replica], data: Dataset) -> None:
-        self._data = data
+        self._data, self._encodings = data, Encodings(data)
         self._assemble(replicas)
 
     def step(self, batch: Batch, rates: np.ndarray) -> np.ndarray:
@@ -83,8 +83,12 @@ class Stack:
         counted = None if lengths.min() == longest else np.arange(longest) < lengths[:, None]
         logits = self.logits(padded)
         losses = self.loss.forward(logits, self.feed.targets(padded), counted)
-        predictions = self.loss.predictions(logits)
+        predictions = self.predictions(logits)
         return losses, [own[:length].copy() for own, length in zip(predictions, lengths, strict=True)]
+
+    def predictions(self, logits: np.ndarray) -> np.ndarray:
+        """Logits (R, N, outputs) to probabilities, or to values in their own units."""
+        return self.feed.answers(self.loss.predictions(logits))
 
     def logits(self, rows: np.ndarray) -> np.ndarray:
         """Row numbers (R, N) to (R, N, outputs), by the networks in evaluation mode."""
@@ -114,9 +118,9 @@ class Stack:
         settings = [replica.settings for replica in replicas]
         self._dtype = PRECISIONS[settings[0].trainer.precision]
         self._outputs = replicas[0].outputs
-        self.feed = Feed(replicas, self._data, self._dtype)
+        self.feed = Feed(replicas, self._data, self._encodings, self._dtype)
         self.network = Network(settings, self.feed.features, self._outputs, self._dtype)
-        self.loss = build_loss(replicas, self._data.classes, self._dtype)
+        self.loss = build_loss(replicas, self._data.task, self._dtype)
         self._clippings = build_clippings(replicas, self._dtype)
         self._optimizer = build_optimizer(replicas, self.network.values)
         self._weights = self.network.weights_only
@@ -154,12 +158,14 @@ def shape_of(replica: Replica) -> str:
     )
 
 
-def build_loss(replicas: Sequence[Replica], classes: int, dtype: Any) -> Loss:
+_LOSSES = {"multilabel": (LOSSES_OF_LABELS, "loss for labels"), "regression": (LOSSES_OF_VALUES, "loss for values")}
+
+
+def build_loss(replicas: Sequence[Replica], task: Task, dtype: Any) -> Loss:
     """The configured loss with the numbers and class weights of every replica."""
     chosen = [replica.settings.loss for replica in replicas]
-    entry = look_up(
-        LOSSES if classes else LOSSES_OF_VALUES, chosen[0], "loss for classes" if classes else "loss for values"
-    )
+    table, what = _LOSSES.get(task, (LOSSES, "loss for classes"))
+    entry = look_up(table, chosen[0], what)
     weights = [replica.class_weights for replica in replicas if replica.class_weights is not None]
     numbers = stacked([arguments(entry, one.arguments, "loss") for one in chosen])
     loss: Loss = entry(np.stack(weights).astype(dtype) if weights else None, **numbers)

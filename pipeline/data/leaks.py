@@ -1,0 +1,54 @@
+"""Columns that know the answer: what was written down after the fact, or is the target by another name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pipeline.data import Dataset
+
+_ROWS = 2000  # tell enough, and keep a wide table below a second
+_FEWEST = 50  # rows below which a column may fit by luck
+_SUSPICIOUS = 0.98
+"""Balanced accuracy, or R² of a regression, of one column alone. Of honest tables the best column seldom has 0.95."""
+
+
+def leaks(data: Dataset, rows: np.ndarray) -> tuple[str, ...]:
+    """A warning for each column that predicts the target of these rows all by itself.
+
+    A decision tree on the one column, scored on rows that it has not seen (3 folds). `rows` must not hold test rows.
+    """
+    if not data.columns or data.task == "multilabel" or len(rows) < _FEWEST:
+        return ()
+    rows = rows[np.linspace(0, len(rows) - 1, min(_ROWS, len(rows))).astype(np.int64)]
+    found = []
+    for number, column in enumerate(data.columns):
+        score = _alone(data, rows, number)
+        if score > _SUSPICIOUS:
+            what = "R²" if data.task == "regression" else "balanced accuracy"
+            found.append(
+                f"Suspicious: column {column.name!r} alone predicts the target ({what} {score:.3f} on rows unseen). "
+                f"If it is only known after the fact, leave it out: 'data.drop=[{column.name}]'."
+            )
+    return tuple(found)
+
+
+def _alone(data: Dataset, rows: np.ndarray, number: int) -> float:
+    """The score of one column; a missing value counts as smaller than all others."""
+    from sklearn.metrics import balanced_accuracy_score, r2_score
+    from sklearn.model_selection import KFold, cross_val_predict
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+    x, y = data.inputs[rows, number : number + 1], data.targets[rows]
+    smallest = np.nanmin(x) if np.isfinite(x).any() else 0.0
+    x = np.where(np.isnan(x), smallest - 1, x)
+    model: Any = DecisionTreeClassifier if data.classes else DecisionTreeRegressor
+    answers = cross_val_predict(
+        model(min_samples_leaf=3, random_state=0), x, y, cv=KFold(3, shuffle=True, random_state=0)
+    )
+    present = np.unique(y) if data.classes else ()
+    if data.classes and len(present) < 2:
+        return 0.0
+    return float(balanced_accuracy_score(y, answers) if data.classes else r2_score(y, answers))
