@@ -4,7 +4,7 @@
 #     make sweep ARGS="data=digits optimizer.lr=tag(log,interval(1e-4,1e-1))"
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep train ui study dashboard tensorboard compare data doctor bench test check clean
+.PHONY: help sweep train ui study dashboard tensorboard compare data doctor bench test check clean reproduce
 
 VENV := .venv
 BIN := $(VENV)/bin/python
@@ -18,6 +18,11 @@ PYTHON ?= python3.13 python3.12 python3.11 python3 python
 export ARGS_AS_TYPED := $(value ARGS)
 run = @$(BIN) -c 'import os, shlex, sys; os.execv(sys.executable, \
 	[sys.executable, *sys.argv[1:], *shlex.split(os.environ["ARGS_AS_TYPED"])])'
+
+# The same for a target that takes RUN, which comes first.
+export RUN_AS_TYPED := $(value RUN)
+on_run = @$(BIN) -c 'import os, shlex, sys; run = os.environ["RUN_AS_TYPED"]; os.execv(sys.executable, \
+	[sys.executable, *sys.argv[1:], *([run] if run else []), *shlex.split(os.environ["ARGS_AS_TYPED"])])'
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +47,9 @@ tensorboard: $(READY) ## TensorBoard on 127.0.0.1:6006: the inside of networks t
 
 compare: $(READY) ## is one run better than another, or is it luck: make compare ARGS="RUN RUN"
 	$(run) scripts/compare.py
+
+reproduce: $(READY) ## train a recorded run again and compare every number: make reproduce RUN=…
+	$(on_run) scripts/reproduce.py
 
 data: $(READY) ## fetch and verify the data sets: make data ARGS="mnist"
 	$(run) scripts/data.py

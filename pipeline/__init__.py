@@ -24,6 +24,8 @@
     compare       is one run better than another, or is it luck
     export        finished models, loadable without this project
     deployment    finished models in use
+    repetition    a recorded run, trained again
+    cli           `mlp-pipeline`, the scripts under one name
     console       what a user sees in the terminal: exit codes, progress, the last lines
 
 Read `experiment` first. A module imports only from layers below its own; `tests/test_architecture.py` draws them.

@@ -27,8 +27,9 @@ ROWS = (  # lowest first
     {"figures"},
     {"report"},
     {"search", "tracking", "export", "compare"},
-    {"deployment"},
+    {"deployment", "repetition"},
     {"console"},
+    {"cli"},
 )
 PEERS = {
     "settings": {"metrics"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import console, experiment
+from pipeline import console, experiment, repetition
 from pipeline.data import load
 from pipeline.deployment import inputs
 from pipeline.deployment.answering import predict
@@ -52,7 +52,8 @@ class Recorded:
 
 
 def record(folder: Path, uri: str, *overrides: str) -> Recorded:
-    settings = compose([*IRIS, f"output={folder}", f"tracking.uri={uri}", *overrides])
+    given = {text.partition("=")[0]: text for text in (*IRIS, *overrides)}  # a later one wins
+    settings = compose([*given.values(), f"output={folder}", f"tracking.uri={uri}"])
     outcome = experiment.finish(experiment.validate(settings, load(settings.data, settings.seed)))
     with Tracker(settings).trial() as run:
         console.deliver(outcome)
@@ -81,7 +82,7 @@ def probabilities(path: Path) -> np.ndarray:
     return np.asarray(table[["p_setosa", "p_versicolor", "p_virginica"]])
 
 
-# Predict ----------------------------------------------------------------------------------------------------
+# Predict -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("named", ["id", "beginning of the id", "output folder", "model's folder"])
@@ -211,3 +212,33 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     (folder / "c.png").write_bytes(b"broken")
     with pytest.raises(DataError, match=r"c.png cannot be read as an image"):
         predict(image_model((4, 5)), folder, tmp_path / "out.csv")
+
+
+# Reproduce ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_reproduced_bit_for_bit_and_nothing_is_written(
+    iris: Recorded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert script("reproduce").main([iris.run_id, "--uri", iris.uri]) == 0
+    told = capsys.readouterr().out
+    assert "python scripts/train.py data=iris" in told
+    assert "Code, packages, data and machine are the same as then." in told
+    assert "numbers are equal, bit for bit." in told
+    assert f"{iris.outcome.result.test['accuracy']:.4f}" in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_as_it_was_is_named_and_other_numbers_are_no_reproduction(iris: Recorded) -> None:
+    record = repetition.recorded(iris.run_id, iris.uri)
+    then = {**record.environment, "versions": {**record.environment["versions"], "numpy": "1.0"}}
+    changed = replace(record, environment=then)
+    assert [(each.what, each.then) for each in repetition.surroundings(changed)] == [("numpy", "1.0")]
+    assert repetition.same_in_all(record, repetition.surroundings(record))
+    assert not repetition.same_in_all(changed, repetition.surroundings(changed))
+    near = repetition.Number("cv/accuracy", 0.95, 0.955)
+    assert (near.equal, near.close) == (False, True)
+    assert not repetition.Number("cv/accuracy", 0.95, 0.97).close
+    assert repetition.Number("cv/roc_auc", float("nan"), float("nan")).equal
+    numbers = repetition.numbers(record.result, replace(record.result, cv={}))
+    assert not all(number.close for number in numbers), "a score that is gone"

@@ -225,3 +225,10 @@ def test_who_may_not_install_packages_is_told_and_goes_on(ready: Path) -> None:
     assert done.returncode == 0
     assert "sudo apt-get install chromium chromium-driver" in done.stderr
     assert not (ready / "log").exists()
+
+
+def test_run_comes_before_args(ready: Path) -> None:
+    (ready / "scripts/reproduce.py").write_text(ECHO, encoding="utf-8")
+    named = make(ready, "reproduce", "RUN=relu adam $(x)", "ARGS=--uri 'a b'")
+    assert json.loads(named.stdout) == ["relu adam $(x)", "--uri", "a b"]
+    assert json.loads(make(ready, "reproduce").stdout) == []

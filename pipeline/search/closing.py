@@ -20,7 +20,7 @@ from pipeline.search.pictures import importances, study_figures
 from pipeline.search.sessions import HOST
 from pipeline.search.trial import Job
 from pipeline.settings import groups
-from pipeline.settings.composition import CONF
+from pipeline.settings.composition import CONF, IN_A_CHECKOUT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -179,7 +179,10 @@ def _refit(job: Job, data: Dataset, best: Best, folds: RunResult) -> Outcome:
 
 
 def _write_best(job: Job, best: Best) -> Path | None:
-    """best.yaml in the output, and a copy in conf/experiment named after the task: its path, None if read-only."""
+    """best.yaml in the output, and a copy in conf/experiment named after the task: its path.
+
+    None if that is read-only, or lies in an installed package.
+    """
     conf = job.config_dir or CONF
     known = groups("sweep", job.config_dir)
     scores = objectives.told(job.objectives, best.values)
@@ -190,6 +193,8 @@ def _write_best(job: Job, best: Best) -> Path | None:
     own.write_text(text, encoding="utf-8")
     name = re.sub(r"[^\w.-]", "_", job.settings.task_name)
     ready = conf / "experiment" / f"best_{name}.yaml"
+    if job.config_dir is None and not IN_A_CHECKOUT:
+        return None
     try:
         return Path(shutil.copyfile(own, ready))
     except OSError:

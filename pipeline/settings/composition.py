@@ -30,7 +30,9 @@ from pipeline.settings.schema import Settings
 from pipeline.settings.validation import plain_values, validated
 from pipeline.settings.wording import Problem, config_error, must_be, node_of, takes_anything, unknown
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+_INSTALLED = Path(__file__).resolve().parents[1] / "conf"
+IN_A_CHECKOUT = not _INSTALLED.is_dir()  # a wheel has conf/ inside of the package, where nothing is to be written
+CONF = _INSTALLED.parents[1] / "conf" if IN_A_CHECKOUT else _INSTALLED
 arithmetic.register()  # `${calc:…}`, before anything is composed
 
 _REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)  # what Hydra raises on a bad config

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from pipeline.predictions import Predictions
 
+_RECORD = ("config.yaml", "environment.json", "diff.patch", "result.json")
+
 _AN_ID = re.compile(r"[0-9a-f]{4,32}")
 _A_FILTER = re.compile(r"[=<>]|\b(like|ilike|in)\b", re.IGNORECASE)
 _AT_MOST = 100  # runs of one filter; each is downloaded
@@ -144,6 +146,19 @@ class _Reader:
             f"{'' if models else ' export=none, or by an earlier version'}; train it again with export=both."
         )
 
+    def record(self, run: Run) -> StoredRecord:
+        """A run's settings, surroundings and result, as texts."""
+        run = self.final_of(run) if run.data.tags.get("level") in ("study", "fold") else run
+        run_id, parent = str(run.info.run_id), run.data.tags.get("mlflow.parentRunId")
+        files = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for file in self._client.list_artifacts(run_id):
+                if file.path in _RECORD:
+                    path = self._client.download_artifacts(run_id, file.path, folder)
+                    files[file.path] = Path(path).read_text(encoding="utf-8")
+        status = run.data.tags.get("status", str(run.info.status).lower())
+        return StoredRecord(run_id, str(run.info.run_name), status, files, bool(self._study(parent)))
+
     def _named(self, text: str) -> list[Run]:
         """Runs with this id or name, else those whose id or name begins so; trials go before others."""
         found = self._search(f"attributes.run_id LIKE '{text}%'") if _AN_ID.fullmatch(text) else []
@@ -235,6 +250,29 @@ def stored_model(text: str, name: str, uri: str | None = None) -> StoredModel:
     or of a study. Raises PipelineError if it left none."""
     with _reader(uri) as reader:
         return reader.model(reader.one(text), name)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """What was written down of a run. files: small ones by name. of_a_study: whether it belongs to a search."""
+
+    run_id: str
+    name: str
+    status: str
+    files: Mapping[str, str]
+    of_a_study: bool
+
+
+def stored_record(text: str, uri: str | None = None) -> StoredRecord:
+    """Of the run that the text asks for, see `read_runs`; of a study its final run. Raises PipelineError for a fold."""
+    with _reader(uri) as reader:
+        return reader.record(reader.one(text))
+
+
+def final_run(text: str, uri: str | None = None) -> StoredRun:
+    """The final run of the run that the text asks for, see `stored_model`."""
+    with _reader(uri) as reader:
+        return reader.read(reader.final_of(reader.one(text)), by_name=True)
 
 
 def _is_trial(run: Run) -> bool:
