@@ -99,6 +99,8 @@ def remarks(section: Section) -> Iterator[str]:
     yield calm(section["foreign_cores"], section["retries"])
     if any(entry["competitor"] == FLOOR for entry in section["entries"]):
         yield f"The floor multiplies by {section['products']}."
+    if section.get("note"):  # written into the JSON by hand, where a run needs a word
+        yield section["note"]
     for name, packages in section["absent"].items():
         yield f"Absent: {name}, since {' and '.join(packages)} is not installed ({_INSTALL})."
 
