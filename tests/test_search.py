@@ -149,17 +149,22 @@ def training(monkeypatch: pytest.MonkeyPatch) -> StandIn:
 
 
 @pytest.fixture
-def stand_in(training: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    """Replaces what takes time beside the training as well: Hydra's composition, figures and pages, and the wait until
-    the disk has what was written."""
-    for name in ("compose", "trial.compose_variation"):
-        monkeypatch.setattr(f"pipeline.search.{name}", composed_before)
-    for module in ("pipeline.search", "pipeline.search.closing"):
-        monkeypatch.setattr(f"{module}.groups", known_groups)
+def plain_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces the figures and pages of a study, and the wait until the disk has what was written."""
     for drawn in ("study_figures", "importances"):
         monkeypatch.setattr(f"pipeline.search.closing.{drawn}", lambda *_: {})
     monkeypatch.setattr("pipeline.search.pages.write", lambda *_: {})
     monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def stand_in(training: StandIn, plain_end: None, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """Replaces what takes time beside the training as well: Hydra's composition and the end of a search."""
+    del plain_end
+    for name in ("compose", "trial.compose_variation"):
+        monkeypatch.setattr(f"pipeline.search.{name}", composed_before)
+    for module in ("pipeline.search", "pipeline.search.closing"):
+        monkeypatch.setattr(f"{module}.groups", known_groups)
     return training
 
 
@@ -822,6 +827,7 @@ def test_a_stack_that_fails_is_taken_apart_so_that_only_the_culprit_fails(
     assert [number for kind, number in told if kind == "failed"].count(1) == 4
 
 
+@pytest.mark.usefixtures("plain_end")
 @pytest.mark.parametrize("engine", ["lightning", "numpy"])
 def test_in_a_stack_trials_score_what_they_score_alone(conf: Path, engine: str) -> None:
     space = (
