@@ -38,6 +38,7 @@ from pipeline.folds import Replica, plan
 from pipeline.results import Epoch, FoldResult, RunResult, Status
 from pipeline.search import Found, search
 from pipeline.search.best import experiment_file
+from pipeline.search.flight import Flight
 from pipeline.search.follow import Follower
 from pipeline.search.journal import Journal
 from pipeline.search.objectives import Objective, declare, worst_values
@@ -45,6 +46,7 @@ from pipeline.search.pictures import search_trials, study_figures
 from pipeline.search.progress import Running, Standing, clock, sentence, standing
 from pipeline.search.sessions import HOST, Sign
 from pipeline.search.study import Identity, alone, ask, connect
+from pipeline.search.worker import beat_of
 from pipeline.settings import ConstraintSettings, Settings, compose, groups
 
 STUDY = "search.study_name=s"
@@ -729,6 +731,18 @@ def test_a_trial_costs_a_long_study_no_more_questions_than_a_short_one(
     assert counts[0] == counts[1]
     assert counts[0]["copies"] == 0
     assert counts[0]["append_logs"] > 100
+
+
+def test_a_worker_that_is_still_starting_is_not_taken_for_one_that_hangs() -> None:
+    flight: Any = object.__new__(Flight)
+    flight._job = SimpleNamespace(rules=SimpleNamespace(heartbeat=8))
+    flight._crew, flight._names = SimpleNamespace(queues=False), {0: "w"}
+    a_minute_ago = time.time() - 60
+    flight._begun = {0: a_minute_ago}
+    assert not flight._hangs(0, {})
+    assert flight._hangs(0, {beat_of("w"): a_minute_ago})
+    flight._begun = {0: a_minute_ago - 100}
+    assert flight._hangs(0, {})
 
 
 # Trials in one stack --------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ _LOOK_EVERY = 0.2  # seconds, at the workers
 _READ_EVERY = 1.0  # seconds, what they left in the study
 _ASK_EVERY = 10.0  # seconds, for trials whose machine is gone
 _WAIT_FOR_OTHERS = 2.0  # seconds between two looks whether other machines are done
+_STARTS_WITHIN = 120.0  # seconds to the first sign: until then it imports, which takes long on a busy machine
 _VAIN_STARTS = 3  # of a worker that dies before it has a trial: then it is not a trial that kills it
 
 
@@ -134,8 +135,10 @@ class Flight:
             self._orphanage.take_back([self._names[index] for index in self._shifts])
 
     def _hangs(self, index: int, left: Mapping[str, Any]) -> bool:
-        begun = self._has_begun(index, left)
-        return begun is not None and time.time() - begun > self._job.rules.heartbeat
+        begun, patience = self._has_begun(index, left), self._job.rules.heartbeat
+        if beat_of(self._names[index]) not in left:
+            patience = max(patience, _STARTS_WITHIN)
+        return begun is not None and time.time() - begun > patience
 
     def _has_begun(self, index: int, left: Mapping[str, Any]) -> float | None:
         """When a worker last gave a sign, or was started; None while it waits for a place on a cluster."""
