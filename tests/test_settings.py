@@ -34,6 +34,7 @@ from pipeline.settings import (
 from pipeline.settings.composition import CONF
 from pipeline.settings.reproduction import _written
 from pipeline.settings.signatures import UnknownTarget, signature_of
+from tests.test_conf import NEEDS
 
 
 def refusal(*overrides: str, config_name: str = "train", config_dir: Path | None = None) -> str:
@@ -120,7 +121,7 @@ MISTAKES: list[dict[str, str]] = [
         "search.n_trials=3": "train.yaml has no search; scripts/sweep.py has.",
         "search=default": "train.yaml has no search; scripts/sweep.py has.",
         "+experiment=xor": "is chosen already; write experiment=xor",
-        "data=[digits,xor]": "must be one of breast_cancer, digits",
+        "data=[digits,xor]": "must be one of arrays, breast_cancer, digits",
         "activation=3": "must be one of elu, gelu",
         "trainer.max_epochs=1,2": "must be one value; got 1,2. A list is written [1,2]; -m runs a grid",
         "model.hidden=[1,2": "must be written KEY=VALUE; got model.hidden=[1,2.",
@@ -479,6 +480,13 @@ def same(one: Settings, other: Settings) -> bool:
 PLAIN = [
     group for group in groups() if group not in ("validation", "engine", "experiment", "trainer") and "/" not in group
 ]
+
+
+def complete(group: str) -> list[str]:
+    """The options that need nothing said beside them."""
+    return [option for option in groups("train")[group] if (group, option) not in NEEDS]
+
+
 KEY = st.from_regex(r"[a-z][A-Za-z0-9_./ =,-]*[a-z]", fullmatch=True)
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=12)
 
@@ -486,7 +494,7 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=
 @hypothesis_settings(max_examples=10)
 @given(
     st.fixed_dictionaries(
-        {}, optional={group: st.sampled_from(groups("train")[group]) for group in PLAIN if group != "search"}
+        {}, optional={group: st.sampled_from(complete(group)) for group in PLAIN if group != "search"}
     ),
     st.fixed_dictionaries(
         {},
