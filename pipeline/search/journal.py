@@ -40,8 +40,14 @@ class Journal(BaseJournalBackend):
                     return
                 number, place = number + 1, place + len(line)
                 if number > log_number_from:
+                    try:
+                        log = json.loads(line)
+                    except ValueError:
+                        if next(file, b"").endswith(b"\n"):
+                            raise
+                        return  # the last one: some file systems show what is being written in pieces
                     self._read = number, place
-                    yield json.loads(line)
+                    yield log
 
     def append_logs(self, logs: Sequence[dict[str, Any]]) -> None:
         """Add a line for each."""
