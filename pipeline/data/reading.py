@@ -323,7 +323,7 @@ def _database(settings: DataSettings) -> Read:
         url = sa.make_url(settings.path)
         if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
             raise DataError(f"{url.database}: there is no such SQLite file (looked in {Path.cwd()}).")
-        with sa.create_engine(url).connect() as connection:
+        with sa.create_engine(url, poolclass=sa.pool.NullPool).connect() as connection:
             frame = pd.read_sql_query(sa.text(settings.query), connection)
     except (sa.exc.SQLAlchemyError, pd.errors.DatabaseError, ModuleNotFoundError) as error:
         raise DataError(f"data.query cannot be answered by {_hidden(settings.path)}: {_one_line(error)}") from error

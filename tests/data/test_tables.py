@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def test_values_are_those_of_the_file(csv_file: Path) -> None:
 
 
 def in_sqlite(frame: pd.DataFrame, folder: Path) -> dict[str, Any]:
-    with sqlite3.connect(folder / "t.db") as connection:
+    with closing(sqlite3.connect(folder / "t.db")) as connection:
         frame.to_sql("people", connection, index=False)
     return {"path": f"sqlite:///{folder / 't.db'}", "query": "select * from people"}
 
