@@ -133,9 +133,9 @@ class StandIn:
         return experiment.Outcome(settings, data, plan(data, settings), result, [], [])
 
 
-def scored_as_foretold(data: Any, replica: Replica, fitted: Fitted) -> FoldResult:
+def scored_as_foretold(data: Any, replica: Replica, fitted: Fitted, threshold: float) -> FoldResult:
     """The score that the stand-in foretold for the last epoch, in place of that of its predictions."""
-    del data
+    del data, threshold
     scores = dict(fitted.history[-1].scores) if fitted.status is Status.COMPLETED else {}
     return FoldResult(replica.split.fold, fitted.status, fitted.best_epoch, scores, fitted.history, 20, 0, 5)
 

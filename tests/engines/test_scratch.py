@@ -21,7 +21,7 @@ from pipeline.engines import Fitted, create
 from pipeline.engines.scratch import ScratchEngine
 from pipeline.engines.scratch.activations import ACTIVATIONS
 from pipeline.engines.scratch.initializers import INITIALIZERS
-from pipeline.engines.scratch.losses import LOSSES
+from pipeline.engines.scratch.losses import LOSSES, LOSSES_OF_LABELS, LOSSES_OF_VALUES
 from pipeline.engines.scratch.network import Network, scheme
 from pipeline.engines.scratch.optimizers import OPTIMIZERS
 from pipeline.engines.scratch.schedules import SCHEDULES
@@ -38,7 +38,7 @@ CONF = REPOSITORY / "conf"
 TABLES = {
     "activation": ACTIVATIONS,
     "initializer": INITIALIZERS,
-    "loss": LOSSES,
+    "loss": LOSSES | LOSSES_OF_LABELS | LOSSES_OF_VALUES,
     "optimizer": OPTIMIZERS,
     "scheduler": SCHEDULES,
 }
