@@ -1244,8 +1244,10 @@ def test_a_terminal_has_a_bar_even_if_it_does_not_tell_its_size() -> None:
 import time, optuna
 from pipeline.search.objectives import Objective
 from pipeline.search.progress import Bar, Standing
+from pipeline.search.study import finished
 study = optuna.create_study()
-with Bar(lambda: Standing(3, 20, 9, (), 0.9, 65.0), study, [Objective("accuracy", "maximize")], shown=True):
+look = lambda: Standing(3, 20, 9, (), 0.9, 65.0, over=finished(study))
+with Bar(look, study, [Objective("accuracy", "maximize")], shown=True):
     trial = study.ask()
     trial.set_user_attr("status", "complete")
     study.tell(trial, 0.9)
