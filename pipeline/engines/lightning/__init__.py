@@ -21,8 +21,7 @@ from pipeline.engines import Fitted, Key, OnEpoch, Turn, fit_in_stacks
 from pipeline.engines.batches import batch_size, steps_per_epoch
 from pipeline.engines.lightning.criterion import Criterion
 from pipeline.engines.lightning.networks import Standardize, bare_network, drops_anywhere, restore_network
-from pipeline.engines.lightning.processor import arranged
-from pipeline.engines.lightning.stacked import StackedNetwork, acts_on_elements, can_stack
+from pipeline.engines.lightning.stacked import acts_on_elements, can_stack
 from pipeline.folds import Replica
 from pipeline.results import Status
 
@@ -103,17 +102,10 @@ class LightningEngine:
 
     def _fit_together(self, members: list[Replica], data: Dataset, on_epoch: OnEpoch, turn: Turn, limit: int) -> None:
         from pipeline.engines.lightning.module import ReplicaModule
-        from pipeline.engines.lightning.trainer import build_trainer, products, quiet
+        from pipeline.engines.lightning.trainer import train
 
         module = ReplicaModule(members, data, on_epoch, turn, limit)
-        trainer = build_trainer(self._settings)
-        weights = sum(parameter.numel() for parameter in module.network.parameters())
-        on_cpu = trainer.strategy.root_device.type == "cpu"
-        rehearse = module.rehearse if on_cpu and isinstance(module.network, StackedNetwork) else None
-        multiplications = 3.0 * weights * batch_size(members[0])
-        size = (self.shape_of(members[0]), data.inputs.shape[1:], len(members))
-        with quiet(), products(self._settings), arranged(self._settings.trainer, multiplications, rehearse, size):
-            trainer.fit(module)
+        train(module, self._settings, (self.shape_of(members[0]), data.inputs.shape[1:], len(members)))
 
 
 class _Roll:

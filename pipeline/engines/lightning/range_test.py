@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.engines.batches import batch_size
 from pipeline.engines.lightning.module import ReplicaModule
-from pipeline.engines.lightning.trainer import build_trainer, quiet, threads
+from pipeline.engines.lightning.trainer import train
 from pipeline.errors import ConfigError
 from pipeline.folds import plan, replicas
 from pipeline.settings import SchedulerSettings
@@ -79,16 +79,13 @@ def range_test(settings: Settings, data: Dataset, lowest: float, highest: float,
     )
     members = [_of_steps(one, steps) for one in replicas(data, changed, plan(data, changed))]
     module = _Rising(members, data)
-    weights = sum(parameter.numel() for parameter in module.network.parameters())
-    with quiet(), threads(changed, 3.0 * weights * batch_size(members[0])):
-        build_trainer(changed).fit(module)
+    train(module, changed, ("range test", repr(changed.model), len(members)))
     return RangeTest(np.geomspace(lowest, highest, steps), module.losses)
 
 
 def _of_steps(replica: Replica, steps: int) -> Replica:
     """With an epoch of so many steps; its rows are repeated where they are fewer."""
-    size = min(replica.settings.trainer.batch_size, replica.rows_per_epoch)
-    return replace(replica, rows_per_epoch=steps * size)
+    return replace(replica, rows_per_epoch=steps * batch_size(replica))
 
 
 class _Rising(ReplicaModule):

@@ -12,9 +12,13 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Trainer
 
+from pipeline.engines.batches import batch_size
+from pipeline.engines.lightning.processor import arranged
+from pipeline.engines.lightning.stacked import StackedNetwork
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pipeline.engines.lightning.module import ReplicaModule
     from pipeline.settings import Settings
 
 
@@ -46,6 +50,20 @@ def build_trainer(settings: Settings) -> Trainer:
             f"trainer.accelerator={wanted.accelerator} with devices={wanted.devices}, strategy={wanted.strategy} and "
             f"precision={wanted.precision} cannot run here: {error} `make doctor` lists what this machine has."
         ) from error
+
+
+def train(module: ReplicaModule, settings: Settings, size: object) -> None:
+    """Fit a module, computing as the settings say, and where they leave it open as is fastest.
+
+    size: what the speed of a step depends on; what was measured for one size is not measured again.
+    """
+    trainer = build_trainer(settings)
+    weights = sum(parameter.numel() for parameter in module.network.parameters())
+    on_cpu = trainer.strategy.root_device.type == "cpu"
+    rehearse = module.rehearse if on_cpu and isinstance(module.network, StackedNetwork) else None
+    multiplications = 3.0 * weights * batch_size(module.active[0].replica)
+    with quiet(), products(settings), arranged(settings.trainer, multiplications, rehearse, size):
+        trainer.fit(module)
 
 
 def gpus() -> int:
