@@ -138,8 +138,10 @@ def test_two_machines_are_one_search_that_outlives_two_of_its_workers_and_an_out
     assert {machine.returncode for machine in machines.values()} == {0}, told
     trials = watched.trials()
     watched.close()
-    assert [trial.number for trial in trials] == list(range(8))
-    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    # Two workers may ask for the last trial at once: one of them gives it back, to wait for a search that goes on.
+    states = Counter(trial.state for trial in trials)
+    assert states[TrialState.COMPLETE] == 8
+    assert states.total() - states[TrialState.WAITING] == 8
     assert all(len(trials[trial.number].user_attrs["failures"]) == 1 for trial in killed.values())
     assert [out.count("Refitting") for out, _ in told.values()] in ([0, 1], [1, 0])
     assert all("Test rows, seen once" in out for out, _ in told.values())
