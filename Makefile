@@ -4,7 +4,7 @@
 #     make sweep ARGS="data=digits optimizer.lr=tag(log,interval(1e-4,1e-1))"
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep train ui study dashboard tensorboard compare data doctor bench test check clean reproduce
+.PHONY: help sweep train ui study dashboard tensorboard compare reproduce data doctor bench test check clean
 
 VENV := .venv
 BIN := $(VENV)/bin/python

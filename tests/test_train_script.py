@@ -194,7 +194,6 @@ def test_the_folds_result_is_on_disk_when_the_refit_fails(
     def finish(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("pipeline.data.load", lambda *_: None)
     monkeypatch.setattr(experiment, "validate", validate)
     monkeypatch.setattr(experiment, "finish", finish)
     _, [(settings, _)] = run("data=digits", "tracking=none")

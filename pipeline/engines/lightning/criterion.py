@@ -41,7 +41,7 @@ class Labels(NamedTuple):
     """The same for any other loss: the arguments of `Criterion.rows`, and what to multiply each row's loss by."""
 
     targets: Tensor
-    share: Tensor  # (R, 1), or (1, 1) for all
+    share: Tensor | float  # (R, 1), or the same for all
     class_weights: Tensor | None
     smoothing: Tensor | None
     mix: Mix | None
@@ -129,11 +129,12 @@ class Criterion:
         like: of the logits' type. targets: (steps, R, B). total: weight of each whole batch: of each replica
         (steps, R), or the same for all. mix: (steps, R, B). Other arguments as for `rows`.
         """
-        share = (1 / total)[..., None] if isinstance(total, Tensor) else like.new_full((len(targets), 1, 1), 1 / total)
+        share = (1 / total)[..., None] if isinstance(total, Tensor) else 1 / total
         if isinstance(self._loss, nn.CrossEntropyLoss):
             return list(self._shares(like, targets, class_weights, smoothing, share, mix))
         mixes = [None] * len(targets) if mix is None else map(Mix, *mix)
-        each = zip(targets, share, mixes, strict=True)
+        shares = share if isinstance(share, Tensor) else [share] * len(targets)
+        each = zip(targets, shares, mixes, strict=True)
         return [Labels(own, part, class_weights, smoothing, mixed) for own, part, mixed in each]
 
     def _shares(
@@ -142,7 +143,7 @@ class Criterion:
         targets: Tensor,
         class_weights: Tensor | None,
         smoothing: Tensor | None,
-        share: Tensor,
+        share: Tensor | float,
         mix: Mix | None,
     ) -> Iterator[Shares]:
         """q is the one-hot target; mixed, λ of it and 1 - λ of another row's; smoothed, (1 - ε)·q + ε/C; weighted, each
@@ -157,9 +158,10 @@ class Criterion:
             less = less * (1 - epsilon) - epsilon / self.classes
         if class_weights is not None:
             less = less * class_weights.T[:, :, None]
-        less = less * share[:, None]
-        weights = list(-less.sum(1)) if class_weights is not None else share[:, 0, 0].tolist()
-        return map(Shares, less.unbind(), weights)
+        less = less * (share[:, None] if isinstance(share, Tensor) else share)
+        if class_weights is not None or isinstance(share, Tensor):
+            return map(Shares, less.unbind(), -less.sum(1))
+        return (Shares(one, share) for one in less.unbind())
 
     @torch.no_grad()
     def gradient(self, logits: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
