@@ -25,6 +25,7 @@
     export        finished models, loadable without this project
     deployment    finished models in use
     repetition    a recorded run, trained again
+    estimator     scikit-learn's interface
     cli           `mlp-pipeline`, the scripts under one name
     console       what a user sees in the terminal: exit codes, progress, the last lines
 
@@ -33,7 +34,13 @@ Read `experiment` first. A module imports only from layers below its own; `tests
 
 from __future__ import annotations
 
+import importlib
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.estimator import MLPClassifier as MLPClassifier
+    from pipeline.estimator import MLPRegressor as MLPRegressor
 
 # GNU OpenMP reads it when torch is loaded, so it stands where nothing can have loaded torch before. By default a thread
 # that waits for another spins for about a millisecond; beside any other busy process that made a training step ten
@@ -41,3 +48,12 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __version__ = "0.1.0"
+
+_LATE = {"MLPClassifier": "estimator", "MLPRegressor": "estimator"}
+"""What may be imported from here, and the module that it is in: to import this package must cost nothing."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LATE[name]}"), name)

@@ -4,6 +4,7 @@
     card        what a model takes and gives, as plain data
     formats     that module as a torch.export program and as ONNX, and both as one MLflow model
     standalone  what answers inside of an MLflow model: a file that is copied into each
+    live        the same answers while the networks are still in memory
     agreement   each format against the engine that trained it, on real rows
 
 A model is a folder: an MLflow model (`MLmodel`, requirements, an input example) that holds `model.onnx`, `model.pt2`

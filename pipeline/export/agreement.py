@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from pipeline import engines
 from pipeline.errors import ExportError
 from pipeline.export import CARD, network
 from pipeline.export.card import Card, as_written
 from pipeline.export.formats import quiet
+from pipeline.export.live import LiveModel
 from pipeline.export.standalone import FinishedModel
 
 if TYPE_CHECKING:
@@ -39,13 +39,7 @@ def original(outcome: Outcome, folds: bool) -> tuple[np.ndarray, np.ndarray]:
         module = network.ensemble(outcome) if folds else network.single(outcome)
         with torch.no_grad():
             return data.inputs[rows], module(torch.from_numpy(data.inputs[rows])).numpy()
-    engine = engines.create(outcome.settings)
-    assert outcome.final_replica is not None
-    assert outcome.final is not None
-    pairs = (
-        list(zip(outcome.replicas, outcome.fitted, strict=True)) if folds else [(outcome.final_replica, outcome.final)]
-    )
-    return data.inputs[rows], np.mean([engine.predict(*pair, data, rows) for pair in pairs], axis=0)
+    return data.inputs[rows], LiveModel(outcome, folds).answers(data.inputs[rows])
 
 
 def demand(folder: Path, asked: tuple[np.ndarray, np.ndarray], card: Card) -> None:

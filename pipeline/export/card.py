@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.experiment import Outcome
 
 Card = dict[str, Any]
-"""As JSON holds it. `standalone.FinishedModel` reads `task`, `input`, `features`, `columns`,
+"""As JSON holds it. `standalone.Answers` reads `task`, `input`, `features`, `columns`,
 `missing`, `classes` and `output`."""
 
 

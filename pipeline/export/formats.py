@@ -113,7 +113,7 @@ def _write_mlflow(folder: Path, card: Card, rows: np.ndarray) -> None:
 
 
 def _schemas(card: Card) -> tuple[Any, Any]:
-    """Of rows: a column per feature, or a tensor. Of answers: the columns of `standalone.FinishedModel.named`."""
+    """Of rows: a column per feature, or a tensor. Of answers: the columns of `standalone.Answers.named`."""
     from mlflow.types import ColSpec, Schema, TensorSpec
 
     given = card["input"]

@@ -17,21 +17,22 @@ import pandas as pd
 _NAMED = 5  # columns or values that one message lists
 
 
-class FinishedModel:
-    """A model of one folder with `model.onnx` and `model.json`.
+class Answers:
+    """Rows as people have them to named answers, as a card says; `answers`, what computes, is for a class below.
 
     Errors in what it is given are ValueErrors that say what was expected, what came and how to mend it.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        import onnxruntime
+    def __init__(self, card: dict[str, Any]) -> None:
+        self.card = card
+        self._dtype = np.dtype(card["input"]["dtype"])
+        self._shape = tuple(card["input"]["row_shape"])
+        self._features: list[str] = card["features"]
+        self._columns = {column["name"]: column for column in card["columns"]}
 
-        self.card: dict[str, Any] = json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))
-        self._session = onnxruntime.InferenceSession(str(Path(folder) / "model.onnx"))
-        self._dtype = np.dtype(self.card["input"]["dtype"])
-        self._shape = tuple(self.card["input"]["row_shape"])
-        self._features: list[str] = self.card["features"]
-        self._columns = {column["name"]: column for column in self.card["columns"]}
+    def answers(self, rows: np.ndarray) -> np.ndarray:
+        """(n, classes) probabilities or (n, 1) values of rows as `rows` makes them."""
+        raise NotImplementedError
 
     def predict(self, given: Any) -> pd.DataFrame:
         """A table by column names, or an array of rows, to one row of named answers each (see `named`)."""
@@ -44,13 +45,6 @@ class FinishedModel:
         if self.card["classes"]:
             table.insert(0, "predicted", np.array(self.card["classes"], dtype=object)[answers.argmax(axis=1)])
         return table
-
-    def answers(self, rows: np.ndarray) -> np.ndarray:
-        """(n, classes) probabilities or (n, 1) values of rows as `rows` makes them."""
-        if not len(rows):
-            return np.empty((0, len(self.card["output"])), np.float32)
-        found: np.ndarray = self._session.run(None, {"rows": rows})[0]
-        return found
 
     def rows(self, given: Any) -> np.ndarray:
         """(n, …) rows as the network takes them, from a table or an array."""
@@ -154,6 +148,23 @@ class FinishedModel:
                     f"Got {array.dtype} from {array.min():g} to {array.max():g} instead."
                 )
         return np.ascontiguousarray(array, dtype=self._dtype)
+
+
+class FinishedModel(Answers):
+    """A model of one folder with `model.onnx` and `model.json`."""
+
+    def __init__(self, folder: str | Path) -> None:
+        import onnxruntime
+
+        super().__init__(json.loads((Path(folder) / "model.json").read_text(encoding="utf-8")))
+        self._session = onnxruntime.InferenceSession(str(Path(folder) / "model.onnx"))
+
+    def answers(self, rows: np.ndarray) -> np.ndarray:
+        """As the trained network gives them, within rounding."""
+        if not len(rows):
+            return np.empty((0, len(self.card["output"])), np.float32)
+        found: np.ndarray = self._session.run(None, {"rows": rows})[0]
+        return found
 
 
 def _label(value: Any) -> str:
