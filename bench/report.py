@@ -98,7 +98,7 @@ def remarks(section: Section) -> Iterator[str]:
     """How calm the machine was, what multiplies, who is absent."""
     yield calm(section["foreign_cores"], section["retries"])
     if any(entry["competitor"] == FLOOR for entry in section["entries"]):
-        yield f"The floor multiplies by {section['products']}."
+        yield f"The floor's products: {section['products']}."
     if section.get("note"):  # written into the JSON by hand, where a run needs a word
         yield section["note"]
     for name, packages in section["absent"].items():

@@ -83,7 +83,7 @@ def _facts(work: Work, threads: int) -> dict[str, Any]:
     from bench.competitors.floor import fastest
 
     facts = {"network": str(work), "data": work.data, "rows": work.rows, "epochs": work.epochs, "batch": work.batch}
-    products = fastest(work.of(1, 1))[0] if work.accelerator == "cpu" else "the GPU's"
+    products = f"trainer.matmul={fastest(work.of(1, 1))}" if work.accelerator == "cpu" else "the GPU's"
     where = {"threads": threads, "accelerator": work.accelerator, "products": products}
     return {**facts, **where, "absent": {name: list(packages) for name, packages in absent().items()}}
 

@@ -155,7 +155,8 @@ def test_every_fold_of_ours_takes_as_many_steps_as_the_others() -> None:
 
 
 def test_the_floor_multiplies_in_full_precision() -> None:
-    from bench.competitors.floor import error_of, fastest
+    from bench.competitors.floor import fastest
+    from pipeline.engines.lightning.processor import error_of
 
     assert error_of(fastest(SMALL["fashion"])) < 1e-5
 

@@ -111,7 +111,7 @@ def error_of(library: str) -> float:
     """Of a float32 product on this processor, against float64: the largest, relative to the largest entry."""
     draw = torch.Generator().manual_seed(0)
     left, right = torch.randn(128, 784, generator=draw), torch.randn(784, 512, generator=draw)
-    with _under(Choice(torch.get_num_threads(), library)):
+    with products_by(library):
         product = left @ right
     truth = left.double() @ right.double()
     return float((product - truth).abs().max() / truth.abs().max())
@@ -128,15 +128,23 @@ def _demand_float32(library: str) -> None:
 
 @contextmanager
 def _under(choice: Choice) -> Iterator[None]:
-    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined] # made when torch is imported
-    threads, precision = torch.get_num_threads(), matmul.fp32_precision
+    threads = torch.get_num_threads()
     torch.set_num_threads(choice.threads)
-    value = LIBRARIES[choice.library]
-    if value is not None:
+    try:
+        with products_by(choice.library):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def products_by(library: str) -> Iterator[None]:
+    """Send float32 products of the CPU to a library, named as in LIBRARIES, for a while."""
+    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined] # made when torch is imported
+    before = matmul.fp32_precision
+    if (value := LIBRARIES[library]) is not None:
         matmul.fp32_precision = value
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
-        if value is not None:
-            matmul.fp32_precision = precision
+        matmul.fp32_precision = before
