@@ -61,7 +61,7 @@ bench: $(READY) ## speed beside others, as ratios: make bench ARGS="--quick"
 	$(run) -m bench
 
 test: $(PACKAGES) check ## the whole test suite, after make check: make test ARGS="-k folds"
-	$(run) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(run) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(READY) ## lint, format and types
 	@$(BIN) -m ruff check

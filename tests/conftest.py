@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections import Counter
 from pathlib import Path
 
 # Set before any test module imports torch or NumPy; subprocesses inherit it. Two threads are slower than one on
@@ -26,6 +27,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("reproducible")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with many slow tests first: each goes to a worker of pytest-xdist as a whole, and none shall begin a long
+    one when the others have nothing left to do."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("browser"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from pipeline.engines.lightning.range_test import RangeTest, range_test
 from pipeline.errors import ConfigError
 from pipeline.folds import plan
 from tests.engines.conformance import small, three_classes
+from tests.running import run_script
 
 RATES = np.geomspace(1e-4, 1, 200)
 
@@ -53,9 +53,8 @@ def test_losses_are_those_of_training_rows_alone() -> None:
     assert one.rates[[0, -1]].tolist() == pytest.approx([1e-4, 10])
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    script = Path(__file__).resolve().parents[1] / "scripts" / "lr_find.py"
-    return subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False)
+def run(*arguments: str) -> CompletedProcess[str]:
+    return run_script(Path(__file__).resolve().parents[1] / "scripts" / "lr_find.py", *arguments)
 
 
 def test_the_script_draws_the_curve_and_names_the_setting() -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from pipeline.settings import checked, compose
+from tests.running import run_script
 from tests.test_readme import group_options, made_small, runs
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "networks.md").read_text(encoding="utf-8")
@@ -45,10 +44,8 @@ def test_presets_and_settings_are_those_that_there_are() -> None:
 def test_the_module_of_the_page_and_a_cnn_train(checkout: Path, arguments: list[str]) -> None:
     module = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[0]
     Path("my_nets.py").write_text(module, encoding="utf-8")
-    script = checkout / "scripts" / "train.py"
-    environment = {**os.environ, "PYTHONPATH": f"{checkout}{os.pathsep}."}
-    command = [sys.executable, str(script), *made_small("train", arguments), "augmentation=noise", "tracking=none"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    small = [*made_small("train", arguments), "augmentation=noise", "tracking=none"]
+    done = run_script(checkout / "scripts" / "train.py", *small, PYTHONPATH=f"{checkout}{os.pathsep}.")
     assert done.returncode == 0, done.stderr
     assert "accuracy" in done.stdout
     assert list(Path().rglob("augmented_samples.png"))

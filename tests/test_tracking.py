@@ -54,6 +54,7 @@ from pipeline.tracking import (
     writer,
 )
 from pipeline.tracking.store import Address, Store
+from tests.running import run_script
 
 FOLDS, EPOCHS = 3, 4
 
@@ -1022,12 +1023,10 @@ def test_a_server_somewhere_else_takes_everything(repository: Path, free_port: i
     place = ["--backend-store-uri", f"sqlite:///{far}/runs.db", "--artifacts-destination", str(far / "files")]
     command = [sys.executable, "-m", "mlflow", "server", *place, "--port", str(free_port), "--workers", "1"]
     here = {"MLFLOW_TRACKING_URI": server, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    train = [sys.executable, str(repository / "scripts" / "train.py"), "data=iris", "engine=numpy"]
+    small = ["data=iris", "engine=numpy", "trainer.max_epochs=2"]
     with started(*command, **here) as process:
         lines_until(process, "Application startup complete")
-        done = subprocess.run(
-            [*train, "trainer.max_epochs=2"], capture_output=True, text=True, env={**os.environ, **here}
-        )
+        done = run_script(repository / "scripts" / "train.py", *small, **here)
         assert done.returncode == 0, done.stderr
         assert not done.stderr
         client = mlflow.MlflowClient(server)

@@ -18,6 +18,7 @@ from pipeline import console, experiment
 from pipeline.errors import DataError
 from pipeline.results import Interval, RunResult
 from pipeline.settings import Settings
+from tests.running import run_script
 
 QUIET = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]  # they would stay set for the tests after this
 Run = Callable[..., tuple[int, list[tuple[Settings, list[str]]]]]
@@ -204,8 +205,8 @@ def test_the_folds_result_is_on_disk_when_the_refit_fails(
 
 @pytest.mark.slow
 def test_an_experiment_from_the_first_word_to_the_last(repository: Path) -> None:
-    command = [sys.executable, str(repository / "scripts" / "train.py"), "data=iris", "trainer.max_epochs=3"]
-    done = subprocess.run([*command, "engine=numpy"], capture_output=True, text=True, check=False)
+    small = ["data=iris", "trainer.max_epochs=3", "engine=numpy"]
+    done = run_script(repository / "scripts" / "train.py", *small)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("accuracy ")

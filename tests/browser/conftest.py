@@ -33,6 +33,7 @@ from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
 
 from pipeline.tracking import store_uri  # noqa: E402
+from tests.running import run_script  # noqa: E402
 
 WITHIN = 30.0  # seconds until something is to be seen; most of it is there in one
 SEARCH = ["experiment=digits", "data.limit=600", "engine=numpy", "trainer.max_epochs=3", "validation.folds=3"]
@@ -78,14 +79,9 @@ def store(request: pytest.FixtureRequest, repository: Path, tmp_path_factory: py
         shutil.copytree(repository / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     uri = f"sqlite:///{shutil.copy(request.getfixturevalue('empty_store'), folder / 'mlflow.db')}"
     space = ["activation=relu,tanh", "optimizer.lr=tag(log,interval(1e-3,1e-1))", "search.n_trials=3"]
-    done = subprocess.run(
-        [sys.executable, str(checkout / "scripts" / "sweep.py"), *SEARCH, *space, "search/pruner=none"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(checkout), "MLFLOW_TRACKING_URI": uri},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    search = [*SEARCH, *space, "search/pruner=none"]
+    here = {"PYTHONPATH": str(checkout), "MLFLOW_TRACKING_URI": uri}
+    done = run_script(checkout / "scripts" / "sweep.py", *search, cwd=folder, **here)
     assert done.returncode == 0, done.stderr
     return uri
 

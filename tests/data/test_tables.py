@@ -6,11 +6,10 @@ import csv
 import io
 import shlex
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from pipeline import experiment
 from pipeline.data import Dataset, reading, source, tables
 from pipeline.errors import DataError, PipelineError
 from pipeline.settings import DataSettings, compose
+from tests.running import run_script
 from tests.tables import leaves
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -449,9 +449,8 @@ def test_bad_input_ends_with_exit_code_2_and_one_message(tmp_path: Path) -> None
     assert done.stderr.count("line 11") == 1
 
 
-def train(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(REPOSITORY / "scripts" / "train.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+def train(*arguments: str) -> CompletedProcess[str]:
+    return run_script(REPOSITORY / "scripts" / "train.py", *arguments)
 
 
 @pytest.mark.slow
@@ -463,7 +462,7 @@ def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "data.md").read_text(encoding="utf-8")
     asked = [shlex.split(line)[2:] for line in page.splitlines() if line.startswith("python scripts/train.py")]
     assert {each[0] for each in asked} == {"data=table", "data=arrays", "data=images"}
-    small = ["trainer.max_epochs=1", "model.hidden=[8]"]
+    small = ["trainer.max_epochs=1", "model.hidden=[8]", "export=none"]
     done = train(*asked[0], *small, "tracking=none")
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()

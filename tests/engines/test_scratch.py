@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from pipeline.preparation import learn_scaling
 from pipeline.results import Status
 from pipeline.settings import InitializerSettings, compose
 from tests.engines.conformance import EngineConformance, assert_same, nobody, small, three_classes
+from tests.running import run_script
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"
@@ -324,19 +326,12 @@ def test_a_run_whose_inner_loss_is_never_finite_has_no_best_epoch() -> None:
 # ---- its scripts
 
 
-def run_script(*command: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(
-        [sys.executable, str(REPOSITORY / "scripts" / command[0]), *command[1:]],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
+def run(script: str, *arguments: str) -> CompletedProcess[str]:
+    return run_script(REPOSITORY / "scripts" / script, *arguments, PYTHONPATH=str(REPOSITORY))
 
 
 def test_inspect_prints_the_variance_beside_the_theory() -> None:
-    done = run_script("inspect.py", "data=digits", "initializer=he", "model.hidden=[256]")
+    done = run("inspect.py", "data=digits", "initializer=he", "model.hidden=[256]")
     assert done.returncode == 0, done.stderr
     weight = next(line.split() for line in done.stdout.splitlines() if line.startswith("1.weight"))
     assert weight[:4] == ["1.weight", "(256,", "64)", "he"]
@@ -354,7 +349,7 @@ def test_a_script_named_inspect_does_not_stand_in_for_the_library() -> None:
 
 @pytest.mark.parametrize("script", ["gradcheck.py", "inspect.py"])
 def test_a_script_tells_a_bad_config_in_one_message(script: str) -> None:
-    done = run_script(script, "activation=tan")
+    done = run(script, "activation=tan")
     assert done.returncode == 2
     assert "Did you mean tanh?" in done.stderr
     assert "Traceback" not in done.stderr
