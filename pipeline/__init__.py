@@ -26,6 +26,7 @@
     deployment    finished models in use
     repetition    a recorded run, trained again
     estimator     scikit-learn's interface
+    seeds         settings that are chosen, with several seeds
     cli           `mlp-pipeline`, the scripts under one name
     console       what a user sees in the terminal: exit codes, progress, the last lines
 

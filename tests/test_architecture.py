@@ -27,7 +27,7 @@ ROWS = (  # lowest first
     {"figures"},
     {"report"},
     {"search", "tracking", "export", "compare"},
-    {"deployment", "repetition"},
+    {"deployment", "repetition", "seeds"},
     {"console"},
     {"cli", "estimator"},
 )
