@@ -30,6 +30,7 @@ from pipeline.settings import (
     groups,
     overrides_for,
     reproduce_command,
+    summary,
 )
 from pipeline.settings.composition import CONF
 from pipeline.settings.reproduction import _written
@@ -566,3 +567,19 @@ def test_help_and_config_errors_wait_for_no_heavy_import(arguments: list[str], c
     assert done.stdout.splitlines()[-1] == f"ended {code} []"
     assert "Traceback" not in done.stderr
     assert not list(Path().iterdir()), "a config error leaves nothing behind"
+
+
+# Settings in words ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "classes", "words"),
+    [
+        ("validation=stratified", True, "stratified 5-fold cross-validation"),
+        ("validation=stratified", False, "5-fold cross-validation"),
+        ("validation=repeated", True, "stratified 5-fold cross-validation, 2 times"),
+        ("validation=time_series", True, "scored on 5 blocks in time, each after the rows it was trained on"),
+    ],
+)
+def test_the_validation_is_told_as_it_was(override: str, classes: bool, words: str) -> None:
+    assert summary.validation(compose(["data=iris", override]), classes) == words

@@ -29,8 +29,16 @@ from pipeline.search import search
 from pipeline.search.study import connect
 from pipeline.settings import compose
 from pipeline.tracking import Tracker
+from tests.running import run_script
 
-SMALL = ["data=iris", "engine=numpy", "model.hidden=[4]", "trainer.batch_size=32", "trainer.progress=false"]
+SMALL = [
+    "data=iris",
+    "engine=numpy",
+    "model.hidden=[4]",
+    "trainer.batch_size=32",
+    "trainer.progress=false",
+    "export=none",
+]
 LR = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
 
 
@@ -49,11 +57,10 @@ def start(checkout: Path, *overrides: str, **more: str) -> subprocess.Popen[str]
     )
 
 
-def sweep(checkout: Path, *overrides: str, **more: str) -> tuple[int, str, str]:
+def sweep(checkout: Path, *overrides: str) -> tuple[int, str, str]:
     """Exit code, stdout and stderr."""
-    process = start(checkout, *overrides, **more)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+    done = run_script(checkout / "scripts" / "sweep.py", *overrides, PYTHONPATH=str(checkout))
+    return done.returncode, done.stdout, done.stderr
 
 
 def study(name: str = "s") -> optuna.Study:
@@ -61,8 +68,9 @@ def study(name: str = "s") -> optuna.Study:
 
 
 def test_help_explains_the_settings_and_loads_nothing_heavy(checkout: Path) -> None:
-    code, out, err = sweep(checkout, "--help", options="-X importtime")
-    assert code == 0
+    process = start(checkout, "--help", options="-X importtime")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0
     assert "search.n_trials" in out
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in err.splitlines()}
     assert "hydra" in loaded

@@ -33,18 +33,9 @@ from pipeline.figures.trials import (
 )
 from pipeline.metrics import Metric, metrics_of
 from pipeline.report.page import Card, Page, Picture, Table, charts, picture, render
-from pipeline.report.words import (
-    caveats,
-    interval,
-    network,
-    number,
-    search_caveats,
-    seen,
-    shown,
-    training,
-    validation,
-)
+from pipeline.report.words import caveats, interval, number, search_caveats, seen, shown, training
 from pipeline.results import FoldResult, RunResult
+from pipeline.settings.summary import network, validation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -249,7 +240,7 @@ def _facts(
     better = "higher" if goal.direction == "maximize" else "lower"
     return {
         **facts,
-        "Validation": [validation(settings)],
+        "Validation": [validation(settings, classes=result is None or bool(result.data.get("classes")))],
         "Training": [training(settings)],
         "Judged by": [f"{shown(goal.name)}, {better} is better"],
     }

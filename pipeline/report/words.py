@@ -30,31 +30,6 @@ def shown(metric: str) -> str:
     return metric_label(metric)
 
 
-def short(target: str) -> str:
-    """The last part of a target, as `relu` of `torch.nn.ReLU`."""
-    return target.rpartition(".")[2].strip("_").lower()
-
-
-def network(settings: Settings) -> str:
-    """The network and what trains it, in a line."""
-    hidden = "-".join(map(str, settings.model.hidden)) or "linear"
-    model, optimizer = short(settings.model.target), short(settings.optimizer.target)
-    activation, initializer = short(settings.activation.target), short(settings.initializer.target)
-    return f"{model} {hidden} · {activation} · {initializer} · {optimizer}, lr {settings.optimizer.lr:g}"
-
-
-def validation(settings: Settings) -> str:
-    """Who is scored on which rows."""
-    rules = settings.validation
-    if rules.method == "holdout":
-        return f"scored on {rules.fraction or 0:.0%} held out"
-    if rules.method == "resubstitution":
-        return "scored on the rows it was trained on"
-    kind = {"stratified": "stratified ", "group": "group "}.get(rules.method, "")
-    times = f", {rules.repeats} times" if rules.repeats > 1 else ""
-    return f"{kind}{rules.folds}-fold cross-validation{times}"
-
-
 def training(settings: Settings) -> str:
     """How long and in which steps."""
     trainer = settings.trainer

@@ -9,6 +9,7 @@
     composition    Hydra composes YAML files and overrides, validation checks
     variations     the same, fast, for settings that differ in few values
     choices        which settings a choice of a group has
+    summary        an experiment's settings in the words of a sentence
     explanation    the text of --help
     reproduction   from Settings back to overrides
 

@@ -37,9 +37,10 @@ from pipeline.figures import epoch_values, save
 from pipeline.predictions import out_of_fold
 from pipeline.ranks import leads
 from pipeline.results import REFIT, Epoch
+from pipeline.settings.summary import short
 from pipeline.tracking import provenance, records
 from pipeline.tracking.dataset import DataInput
-from pipeline.tracking.note import describe, run_name, short, trial_name
+from pipeline.tracking.note import describe, run_name, trial_name
 from pipeline.tracking.records import End, Start, mean, points_of
 from pipeline.tracking.store import Address, Point, artifact_root, check, newest_experiment, now, store_uri
 from pipeline.tracking.tensorboard import event_files

@@ -7,6 +7,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pipeline.results import RunResult
+from pipeline.settings.summary import network, short, validation
 
 if TYPE_CHECKING:
     from pipeline.experiment import Outcome
@@ -21,9 +22,9 @@ def describe(outcome: Outcome, overrides: str) -> str:
     MLflow shows the first few lines until asked for more. overrides: as typed after `scripts/train.py`.
     """
     settings, result = outcome.settings, outcome.result
-    trainer = settings.trainer
+    trainer, classes = settings.trainer, outcome.data.classes > 0
     parts = [
-        f"{_answer(result)} by {_network(settings)} on {_rows(result)}, {_validation(settings)}: "
+        f"{_answer(result)} by {network(settings)} on {_rows(result)}, {validation(settings, classes)}: "
         f"up to {trainer.max_epochs} epochs in batches of {trainer.batch_size}, seed {settings.seed}. "
         f"Status: {result.status}.",
         _table(result),
@@ -96,26 +97,3 @@ def run_name(settings: Settings, first: str) -> str:
     """Such as `trial 07 · adam · he · relu`."""
     parts = (settings.optimizer.target, settings.initializer.target, settings.activation.target)
     return " · ".join([first, *map(short, parts)])
-
-
-def short(target: str) -> str:
-    """Of a class or function: torch.optim.Adam -> adam."""
-    return target.rpartition(".")[2].strip("_").lower()
-
-
-def _network(settings: Settings) -> str:
-    hidden = "-".join(map(str, settings.model.hidden)) or "linear"
-    model, optimizer = short(settings.model.target), short(settings.optimizer.target)
-    activation, initializer = short(settings.activation.target), short(settings.initializer.target)
-    return f"{model} {hidden} · {activation} · {initializer} · {optimizer}, lr {settings.optimizer.lr:g}"
-
-
-def _validation(settings: Settings) -> str:
-    rules = settings.validation
-    if rules.method == "holdout":
-        return f"scored on {rules.fraction or 0:.0%} held out"
-    if rules.method == "resubstitution":
-        return "scored on the rows it was trained on"
-    kind = {"stratified": "stratified ", "group": "group "}.get(rules.method, "")
-    times = f", {rules.repeats} times" if rules.repeats > 1 else ""
-    return f"{kind}{rules.folds}-fold cross-validation{times}"
