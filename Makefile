@@ -60,6 +60,8 @@ doctor: $(READY) ## what is found here: accelerators, versions, data, stores
 bench: $(READY) ## speed beside others, as ratios: make bench ARGS="--quick"
 	$(run) -m bench
 
+# Else each of the hundred processes that tests start would compile the project anew.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(PACKAGES) check ## the whole test suite, after make check: make test ARGS="-k folds"
 	$(run) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
@@ -85,7 +87,8 @@ find_python = python=; \
 	    exit 1; \
 	fi
 
-# What an interrupted installation leaves behind is unknown: its mark makes the next start begin afresh.
+# What an interrupted installation leaves behind is unknown: its mark makes the next start begin afresh. pip compiles on
+# one core, compileall on all; some packages carry files for other Pythons, which do not compile.
 $(READY): pyproject.toml constraints.txt
 	@set -e; \
 	if [ -e $(BUSY) ] || ! $(BIN) -c '$(in_range); import pip' 2>/dev/null; then \
@@ -97,7 +100,9 @@ $(READY): pyproject.toml constraints.txt
 	fi; \
 	rm -f $(READY); touch $(BUSY); \
 	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
-	    $(BIN) -m pip install -qq --disable-pip-version-check --editable '.[dashboard,postgres,dask,slurm,test,check]'; \
+	    $(BIN) -m pip install -qq --disable-pip-version-check --no-compile \
+	    --editable '.[dashboard,postgres,dask,slurm,test,check]'; \
+	$(BIN) -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true; \
 	rm $(BUSY); touch $(READY)
 
 # Debian's packages for the tests. Who may not install them is told; the tests that need them say why they are skipped.
