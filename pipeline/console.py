@@ -296,17 +296,9 @@ def _job(task: Task, failures: list[PipelineError]) -> Callable[[DictConfig], No
 
 
 def _interrupted() -> int:
-    if not leads():
-        # The first process tells, if it is there to tell: Lightning would kill it if another one ended with a number.
-        return 0 if _trains_with_others() else 130
-    print("Interrupted.", file=sys.stderr)
+    if leads():
+        print("Interrupted.", file=sys.stderr)
     return 130
-
-
-def _trains_with_others() -> bool:
-    """Whether the processes have met; before, only being killed ends the first one's wait for the others."""
-    distributed = sys.modules.get("torch.distributed")
-    return distributed is not None and bool(distributed.is_initialized())
 
 
 def _main_metrics(result: RunResult) -> list[str]:

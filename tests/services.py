@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,9 @@ class Postgres:
         self.start()
 
     def _run(self, program: str, *arguments: str) -> None:
-        who = {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []} if self._user else {}
+        who: dict[str, Any] = (
+            {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []} if self._user else {}
+        )
         command = [str(self._programs / program), "--pgdata", str(self._folder / "data"), *arguments]
         done = subprocess.run(command, cwd=self._folder, text=True, check=False, stdout=subprocess.DEVNULL, **who)
         assert done.returncode == 0

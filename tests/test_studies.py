@@ -104,6 +104,23 @@ def night(settings: Settings, space: Space) -> Study:
     return study
 
 
+def test_a_study_from_before_a_setting_was_added_goes_on_as_long_as_that_has_its_default(
+    settings: Settings, space: Space
+) -> None:
+    study = begin("old", settings, space)
+    known = {**study.user_attrs["identity"]}
+    assert known.pop("trainer.gradient_clip_val") == "null"
+    study.set_user_attr("identity", known)
+
+    def go_on(now: Settings) -> Study:
+        identity = Identity.of(now, space, "ab12")
+        return open_study(connect(JOURNAL), "old", identity, space, [ACCURACY], lambda: compose([], "sweep"))
+
+    assert go_on(settings).study_name == "old"
+    with pytest.raises(ConfigError, match=r"(?m)^  - trainer.gradient_clip_val: was null, is 1.0$"):
+        go_on(compose(["data=xor", "trainer.gradient_clip_val=1"], "sweep"))
+
+
 def test_the_list_has_a_line_for_each_study_the_latest_first(night: Study, settings: Settings, space: Space) -> None:
     front = begin("front", settings, space, ACCURACY, SIZE, at=time.time() + 60)
     add(front, space, [0.8, 41], ADAM)

@@ -192,21 +192,46 @@ def test_curves_end_where_trials_were_cut_short() -> None:
     assert panel.get_title() == "2 of 6 trials pruned, half of them by epoch 1: 40% of epochs saved"
 
 
-def test_curves_to_point_at_are_as_many_traces_for_a_thousand_trials_as_for_ten() -> None:
-    def curves(count: int) -> Any:
-        made = [
-            replace(trial(n, 0.5 + n / 4000, "pruned" if n % 2 else "complete", depth=n), curve={1: 0.1, 2: n / 4000})
-            for n in range(count)
-        ]
-        return {chart.name: chart.figure for chart in charts_of_study(made, ACCURACY, {})}["search_curves"]
+def climbers(count: int) -> list[SearchTrial]:
+    """Every other one pruned after its second epoch; the later the better."""
+    return [
+        replace(
+            trial(n, n / count, "pruned" if n % 2 else "complete", depth=n),
+            curve={1: 0.1, 2: n / count, **({} if n % 2 else {3: n / count})},
+        )
+        for n in range(count)
+    ]
 
-    few, many = curves(10), curves(1000)
+
+def to_point_at(made: list[SearchTrial]) -> Any:
+    return {chart.name: chart.figure for chart in charts_of_study(made, ACCURACY, {})}["search_curves"]
+
+
+def test_curves_to_point_at_are_as_many_traces_for_a_hundred_trials_as_for_ten() -> None:
+    few, many = to_point_at(climbers(10)), to_point_at(climbers(100))
     assert len(few.data) == len(many.data) == 6
     complete, ends, pruned = many.data[:3]
-    assert (complete.name, complete.x[:6], complete.y[4]) == ("complete", (1, 2, None, 1, 2, None), 2 / 4000)
-    assert (len(ends.x), len(pruned.x)) == (499, 3 * 500)
+    assert (complete.name, complete.x[:8], complete.y[5]) == ("complete", (1, 2, 3, None, 1, 2, 3, None), 2 / 100)
+    assert (len(ends.x), len(pruned.x)) == (49, 3 * 50)
     assert "depth = 2" in ends.text[1]
-    assert many.data[-2].name == "trial 998, the best"
+    assert many.data[-2].name == "trial 98, the best"
+
+
+def test_of_a_thousand_trials_the_best_few_stand_out_from_a_crowd() -> None:
+    """Of those that reached the third epoch the scores are 0, 0.002, … 0.998; of all, 0, 0.001, … 0.999."""
+    chart, (panel,) = to_point_at(climbers(1000)), search_curves(climbers(1000), ACCURACY).axes
+    traces = {trace.name: trace for trace in chart.data if trace.showlegend is not False}
+    assert list(traces) == [
+        *("90 % of all", "half of all", "median of those still in training"),
+        *("the next 9", "trial 998, the best"),
+    ]
+    assert traces["the next 9"].y[2::4] == tuple(n / 1000 for n in range(996, 978, -2))
+    middle = [0.1, pytest.approx(0.4995), pytest.approx(0.499)]
+    assert list(traces["median of those still in training"].y) == middle
+    assert list(traces["half of all"].y)[2] == pytest.approx(0.7485)
+    assert line(panel, "median of those still in training") == ([1, 2, 3], middle)
+    assert line(panel, "trial 998, the best") == ([1, 2, 3], [0.1, 0.998, 0.998])
+    assert len(panel.lines) == 1 + 10 + 1
 
 
 def test_what_pruning_saved_is_not_told_where_nobody_knows() -> None:

@@ -17,6 +17,7 @@ from pipeline.figures.combinations import interaction_title
 from pipeline.figures.style import BLUE, CLASSES, GREY, ORANGE, VERMILION, metric_label, short
 from pipeline.figures.trials import (
     ABSENT,
+    Crowd,
     Goal,
     Interaction,
     SearchTrial,
@@ -24,6 +25,7 @@ from pipeline.figures.trials import (
     best_of,
     best_so_far,
     colour_range,
+    curves_of,
     curves_title,
     dimensions_in,
     duration,
@@ -142,16 +144,35 @@ def _points(
 
 
 def _curves(trials: Sequence[SearchTrial], goal: Goal) -> Figure:
-    """Two traces for each way to end, however many trials there are: a browser draws thousands of lines in one trace
-    at once, and takes minutes over as many traces."""
+    """Two traces for each way to end: a browser draws hundreds of lines in one trace at once, and takes minutes over as
+    many traces. Of very many trials the best few, and between which scores all lie."""
     figure = _figure("epoch", _over_folds(goal), height=440)
     best = best_of(trials, goal)
+    shown, crowd = curves_of(trials, goal)
+    if crowd is not None:
+        _crowd(figure, crowd)
     for state, (colour, symbol) in _LOOKS.items():
-        own = [trial for trial in trials if trial.curve and trial.state == state and trial is not best]
-        _lines(figure, state, own, {"color": colour, "width": 1}, 4 if state == "complete" else 9, symbol)
+        own = [trial for trial in shown if trial.state == state and trial is not best]
+        name = state if crowd is None else f"the next {len(own)}"
+        _lines(figure, name, own, {"color": colour, "width": 1}, 4 if state == "complete" else 9, symbol)
     if best is not None and best.curve:
         _lines(figure, f"trial {best.number}, the best", [best], {"color": ORANGE, "width": 3}, 6, "circle")
     return figure
+
+
+def _crowd(figure: Figure, crowd: Crowd) -> None:
+    """Two bands, each down to the trace before it, and a line."""
+    low, lower, middle, upper, high = crowd.shares.T.tolist()
+    bands = {
+        "90 % of all": (low, high, "rgba(150,150,150,0.25)"),
+        "half of all": (lower, upper, "rgba(150,150,150,0.45)"),
+    }
+    for name, (below, above, colour) in bands.items():
+        shown = {"x": crowd.epochs, "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "legendgroup": name}
+        figure.add_scatter(y=below, showlegend=False, **shown)
+        figure.add_scatter(y=above, fill="tonexty", fillcolor=colour, name=name, **shown)
+    line, name = {"color": GREY, "width": 2}, "median of those still in training"
+    figure.add_scatter(x=crowd.epochs, y=middle, mode="lines", line=line, name=name, hoverinfo="x+y")
 
 
 def _lines(

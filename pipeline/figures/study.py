@@ -22,11 +22,13 @@ from pipeline.figures.style import (
     whole_numbers,
 )
 from pipeline.figures.trials import (
+    Crowd,
     Goal,
     SearchTrial,
     State,
     best_of,
     best_so_far,
+    curves_of,
     curves_title,
     dimensions_in,
     in_order,
@@ -107,25 +109,38 @@ def _ended(panel: Axes, trials: Sequence[SearchTrial], state: State, colour: str
 
 @styled
 def search_curves(trials: Sequence[SearchTrial], goal: Goal) -> Figure:
-    """The k-fold score of every trial at every epoch; those that were cut short end in a mark."""
+    """The k-fold score of every trial at every epoch; those that were cut short end in a mark.
+
+    Of very many trials the best few, and between which scores all lie.
+    """
     figure, (panel,) = grid(1, 1, PAGE, 4.0)
     best = best_of(trials, goal)
-    opacity = min(1.0, max(0.25, 25 / max(len(scored(trials)), 1)))  # hundreds of lines must not be one blot
+    shown, crowd = curves_of(trials, goal)
+    if crowd is not None:
+        _crowd(panel, crowd)
+    opacity = min(1.0, max(0.25, 25 / max(len(scored(shown)), 1)))  # hundreds of lines must not be one blot
     labelled = set[str]()
-    for trial in trials:
-        if trial.curve:
-            _curve(panel, trial, opacity, "" if trial.state in labelled else trial.state)
-            labelled.add(trial.state)
+    for trial in shown:
+        label = trial.state if crowd is None else f"the best {len(shown)}"
+        _curve(panel, trial, opacity, "" if label in labelled else label)
+        labelled.add(label)
     if best is not None and best.curve:
         label = f"trial {best.number}, the best"
         panel.plot(*_points(best), color=ORANGE, linewidth=2.6, marker=".", zorder=4, label=label)
     panel.set(xlabel="epoch", ylabel=_over_folds(goal), title=curves_title(trials))
     whole_numbers(panel)
     panel.margins(y=0.08)
-    legend_below(figure, panel, 4)
+    legend_below(figure, panel, 4 if crowd is None else 3)
     for line in figure.legends[0].get_lines() if figure.legends else []:
         line.set_alpha(1)
     return figure
+
+
+def _crowd(panel: Axes, crowd: Crowd) -> None:
+    low, lower, middle, upper, high = crowd.shares.T
+    panel.fill_between(crowd.epochs, low, high, color=_PALE, alpha=0.4, linewidth=0, label="90 % of all")
+    panel.fill_between(crowd.epochs, lower, upper, color=_PALE, alpha=0.9, linewidth=0, label="half of all")
+    panel.plot(crowd.epochs, middle, color=GREY, linewidth=1.4, label="median of those still in training")
 
 
 def _curve(panel: Axes, trial: SearchTrial, opacity: float, label: str) -> None:

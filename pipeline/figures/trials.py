@@ -95,6 +95,39 @@ def best_so_far(done: Sequence[SearchTrial], goal: Goal) -> list[float]:
     return list(itertools.accumulate(values(done), max if goal.direction == "maximize" else min))
 
 
+# Many curves ----------------------------------------------------------------------------------------------------------
+
+_TOLD_APART = 150
+"""As many curves one picture shows."""
+_STAND_OUT = 10
+"""Of more than that, as many of the best are lines of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Between which scores the curves of trials lie that are too many to be told apart.
+
+    count: of the trials. shares: (epochs, 5) the 5th, 25th, 50th, 75th and 95th percentile at each of the epochs, over
+    the trials that had not ended before it.
+    """
+
+    count: int
+    epochs: list[int]
+    shares: np.ndarray
+
+
+def curves_of(trials: Sequence[SearchTrial], goal: Goal) -> tuple[list[SearchTrial], Crowd | None]:
+    """The trials whose curves are lines of their own: all, or the best few before a crowd of all."""
+    found = [trial for trial in trials if trial.curve]
+    if len(found) <= _TOLD_APART:
+        return found, None
+    epochs = sorted({epoch for trial in found for epoch in trial.curve})
+    reached = ([trial.curve[epoch] for trial in found if epoch in trial.curve] for epoch in epochs)
+    shares = np.array([np.percentile(np.array(scores), (5, 25, 50, 75, 95)) for scores in reached])
+    best = [trial for trial in ranked(scored(trials), goal) if trial.curve][:_STAND_OUT]
+    return best, Crowd(len(found), epochs, shares)
+
+
 # Settings -------------------------------------------------------------------------------------------------------------
 
 

@@ -86,7 +86,7 @@ def search(
     name = rules.study_name or f"{settings.task_name}-{identity.digest}"
     with alone(rules.storage, name, HOST), ExitStack() as open_run:
         storage = connect(rules.storage, rules.heartbeat)
-        study = open_study(storage, name, identity, space, objectives)
+        study = open_study(storage, name, identity, space, objectives, lambda: compose([], "sweep", config_dir))
         samplers.equip(study, settings, space)
         session = open_run.enter_context(Session(study, rules.heartbeat, rules.executor != "local"))
         tracks = track(settings)
@@ -113,7 +113,7 @@ def search(
         say(description(space))
         if data.summary:
             say(data.summary)
-        with _ended_by(lambda: say(farewell(study, job, overrides))):
+        with _told_of_an_interruption(lambda: say(farewell(study, job, overrides))):
             flight.run()
             in_time = time.time() < job.until
             with session.alone():  # one machine concludes; what the next in line finds is done
@@ -124,8 +124,8 @@ def search(
 
 
 @contextmanager
-def _ended_by(say_farewell: Callable[[], None]) -> Iterator[None]:
-    """Where an interruption ends what is in here, say so."""
+def _told_of_an_interruption(say_farewell: Callable[[], None]) -> Iterator[None]:
+    """Where one ends what is in here, say farewell."""
     try:
         yield
     except BaseException as error:

@@ -9,10 +9,11 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -83,8 +84,13 @@ class Identity:
         """Eight hexadecimal digits."""
         return hashlib.sha256(json.dumps(dict(self.facts), sort_keys=True).encode()).hexdigest()[:8]
 
-    def differences(self, other: Mapping[str, str]) -> list[str]:
-        """What is not the same in `other`, which came first."""
+    def differences(self, other: Mapping[str, str], defaults: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+        """What is not the same in `other`, which came first.
+
+        defaults: of settings. One that `other` does not know is of a later version than its study, which was searched
+        as by default.
+        """
+        other = {**{name: value for name, value in defaults.items() if name in self.facts}, **other}
         names = sorted({*self.facts, *other})
         return [
             f"{name}: was {other.get(name, 'absent')}, is {self.facts.get(name, 'absent')}"
@@ -167,9 +173,14 @@ def alone(address: str, name: str, host: str) -> Iterator[None]:
 
 
 def open_study(
-    storage: BaseStorage, name: str, identity: Identity, space: Space, objectives: Sequence[Objective]
+    storage: BaseStorage,
+    name: str,
+    identity: Identity,
+    space: Space,
+    objectives: Sequence[Objective],
+    plain: Callable[[], Settings] | None = None,
 ) -> Study:
-    """Create the study, or go on with it.
+    """Create the study, or go on with it. plain: makes the settings as they are by default.
 
     Raises ConfigError if one of this name is a study of something else.
     """
@@ -182,7 +193,7 @@ def open_study(
             study.set_metric_names([objective.name for objective in objectives])
         study.set_user_attr(_SPACE, space.as_json())
         study.set_user_attr(_IDENTITY, dict(identity.facts))
-    elif changed := identity.differences(known):
+    elif changed := _changed(identity, known, plain):
         listed = "\n".join(f"  - {line}" for line in changed)
         raise ConfigError(
             f"Study {name!r} was begun with other settings:\n{listed}\nIts trials cannot be compared with new ones. "
@@ -190,6 +201,13 @@ def open_study(
             "(search.study_name=null names studies by what they search)."
         )
     return study
+
+
+def _changed(identity: Identity, known: Mapping[str, str], plain: Callable[[], Settings] | None) -> list[str]:
+    changed = identity.differences(known)
+    if changed and plain is not None:
+        return identity.differences(known, Identity.of(plain(), Space((), ()), "").facts)
+    return changed
 
 
 def space_of(study: Study) -> Space | None:

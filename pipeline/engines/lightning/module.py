@@ -31,6 +31,7 @@ from pipeline.engines.lightning.feed import Batch, Batches, Inputs
 from pipeline.engines.lightning.inside import looks
 from pipeline.engines.lightning.networks import names_in_a_row, network_for_a_stack
 from pipeline.engines.lightning.optimizer import advance, begin_epoch, begin_step, build_optimizer, regroup
+from pipeline.engines.lightning.peers import lost
 from pipeline.engines.lightning.schedules import Rates
 from pipeline.engines.lightning.stacked import (
     Arena,
@@ -41,7 +42,6 @@ from pipeline.engines.lightning.stacked import (
     Step,
     stack,
 )
-from pipeline.errors import PeerLost
 from pipeline.folds import Replica
 from pipeline.metrics import metrics_of
 from pipeline.results import Epoch, LayerState, Status
@@ -220,10 +220,7 @@ class ReplicaModule(LightningModule):
             for part in parts:
                 distributed.all_reduce(part)
         except RuntimeError as error:  # of the connection; what this process does wrong it did before
-            raise PeerLost(
-                f"One of the {self._processes} processes that train together has ended; its own message, if it left "
-                f"one, says why. ({str(error).splitlines()[0]})"
-            ) from error
+            raise lost(self._processes, str(error).splitlines()[0]) from error
 
     def _gradients(self, batch: Batch, mask: Tensor | None) -> Tensor:
         """Losses (R,) of the batch; their gradients are written to the arena."""

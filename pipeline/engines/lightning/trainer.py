@@ -13,6 +13,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Trainer
 
 from pipeline.engines.batches import batch_size
+from pipeline.engines.lightning.peers import end_together
 from pipeline.engines.lightning.processor import arranged
 from pipeline.engines.lightning.stacked import StackedNetwork
 from pipeline.errors import ConfigError
@@ -30,7 +31,7 @@ def build_trainer(settings: Settings) -> Trainer:
     if wanted.precision == "tf32" and not torch.cuda.is_available():
         raise ConfigError("trainer.precision=tf32 needs a CUDA GPU, and torch sees none; use 32-true.")
     try:
-        return Trainer(
+        trainer = Trainer(
             accelerator=wanted.accelerator,
             devices=wanted.devices,
             num_nodes=wanted.num_nodes,
@@ -50,6 +51,8 @@ def build_trainer(settings: Settings) -> Trainer:
             f"trainer.accelerator={wanted.accelerator} with devices={wanted.devices}, strategy={wanted.strategy} and "
             f"precision={wanted.precision} cannot run here: {error} `make doctor` lists what this machine has."
         ) from error
+    end_together(trainer)
+    return trainer
 
 
 def train(module: ReplicaModule, settings: Settings, size: object) -> None:
