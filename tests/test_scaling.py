@@ -255,7 +255,6 @@ ELSEWHERE = (
 )
 
 
-@asked_for
 @pytest.mark.slow
 def test_workers_on_dask_share_the_trials_and_one_that_is_killed_costs_nothing(start: Start, dask: str) -> None:
     search = start(*ELSEWHERE, "search.executor=dask", f"search.cluster={dask}")
