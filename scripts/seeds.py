@@ -57,7 +57,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", help="settings, as train.py takes them")
     parser.add_argument("--seeds", type=int, default=5, help="how many, from `seed` on (%(default)s)")
     parser.add_argument("--to", type=Path, default=Path("outputs/seeds.json"), help="where the scores go (%(default)s)")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()  # settings may stand on both sides of an option
 
 
 if __name__ == "__main__":

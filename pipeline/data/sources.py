@@ -79,6 +79,25 @@ def _breast_cancer(settings: DataSettings, _seed: int) -> Dataset:
     return _table("breast_cancer", "binary", load_breast_cancer())
 
 
+def _wine(settings: DataSettings, _seed: int) -> Dataset:
+    """178 wines, 13 measures of their chemistry, three growers."""
+    _refuse_samples_and_noise(settings)
+    from sklearn.datasets import load_wine
+
+    return _table("wine", "multiclass", load_wine())
+
+
+def _diabetes(settings: DataSettings, _seed: int) -> Dataset:
+    """442 patients, ten measures of each (Efron et al., 2004); the value is how far the disease went in a year."""
+    _refuse_samples_and_noise(settings)
+    from sklearn.datasets import load_diabetes
+
+    bunch = load_diabetes(scaled=False)  # else scaled by all rows, those of the test, too
+    inputs, values = bunch.data.astype(np.float32), bunch.target.astype(np.float32)
+    names = tuple(str(feature) for feature in bunch.feature_names)
+    return _dataset("diabetes", "regression", inputs, values, (), feature_names=names, origin=_scikit_learn())
+
+
 def _table(name: str, task: Task, bunch: Any) -> Dataset:
     return _dataset(
         name,
@@ -145,6 +164,8 @@ SOURCES: dict[str, Callable[[DataSettings, int], Dataset]] = {
     "digits": _digits,
     "iris": _iris,
     "breast_cancer": _breast_cancer,
+    "diabetes": _diabetes,
+    "wine": _wine,
     **{name: partial(_points, name) for name in _GENERATORS},
     "table": tables.load,
     "arrays": arrays.load,
