@@ -4,7 +4,7 @@
 #     make sweep ARGS="data=digits optimizer.lr=tag(log,interval(1e-4,1e-1))"
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep train ui study dashboard tensorboard compare reproduce data doctor bench test check clean
+.PHONY: help sweep train ui study dashboard tensorboard compare reproduce data doctor bench compare-baselines test check clean
 
 VENV := .venv
 BIN := $(VENV)/bin/python
@@ -25,7 +25,7 @@ on_run = @$(BIN) -c 'import os, shlex, sys; run = os.environ["RUN_AS_TYPED"]; os
 	[sys.executable, *sys.argv[1:], *([run] if run else []), *shlex.split(os.environ["ARGS_AS_TYPED"])])'
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 sweep: $(READY) ## search with Optuna, refit the best, test it once: make sweep ARGS="activation=relu,tanh"
 	$(run) scripts/sweep.py
@@ -62,6 +62,9 @@ bench: $(READY) ## speed beside others, as ratios: make bench ARGS="--quick"
 
 # Else each of the hundred processes that tests start would compile the project anew.
 test: export PYTHONDONTWRITEBYTECODE :=
+compare-baselines: $(READY) ## a searched MLP against four other learners on public tables, with paired tests; half an hour
+	$(run) -m bench.baselines
+
 test: $(PACKAGES) check ## the whole test suite, after make check: make test ARGS="-k folds"
 	$(run) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
@@ -101,7 +104,7 @@ $(READY): pyproject.toml constraints.txt
 	rm -f $(READY); touch $(BUSY); \
 	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 	    $(BIN) -m pip install -qq --disable-pip-version-check --no-compile \
-	    --editable '.[dashboard,postgres,dask,slurm,test,check]'; \
+	    --editable '.[baselines,dashboard,postgres,dask,slurm,test,check]'; \
 	$(BIN) -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true; \
 	rm $(BUSY); touch $(READY)
 

@@ -17,7 +17,7 @@ from tests.running import run_alone, run_script
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 README = DOCUMENTS[0].read_text(encoding="utf-8")
-TARGETS = set(re.findall(r"^([a-z]+):.*## ", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z-]+):.*## ", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 SMALL = {
     "train": {"trainer.max_epochs": "1", "data": "digits", "data.limit": "200"},
     "sweep": {"trainer.max_epochs": "1", "data": "digits", "data.limit": "200", "search.n_trials": "2"},
@@ -80,13 +80,13 @@ def test_the_readme_has_commands_of_every_kind() -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
 def test_make_has_every_target_that_is_named(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    named = set(re.findall(r"`make ([a-z]+)", text)) | {words[1] for words in commands(text) if words[0] == "make"}
+    named = set(re.findall(r"`make ([a-z-]+)", text)) | {words[1] for words in commands(text) if words[0] == "make"}
     assert named <= TARGETS
 
 
 def test_every_target_is_in_the_table_of_commands() -> None:
     cells = " ".join(row[0] for row in table("Commands"))
-    assert set(re.findall(r"`make ([a-z]+)", cells)) == TARGETS - {"help"}
+    assert set(re.findall(r"`make ([a-z-]+)", cells)) == TARGETS - {"help"}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)

@@ -122,7 +122,7 @@ MISTAKES: list[dict[str, str]] = [
         "search.n_trials=3": "train.yaml has no search; scripts/sweep.py has.",
         "search=default": "train.yaml has no search; scripts/sweep.py has.",
         "+experiment=xor": "is chosen already; write experiment=xor",
-        "data=[digits,xor]": "must be one of arrays, breast_cancer, digits",
+        "data=[digits,xor]": "must be one of arrays, breast_cancer, diabetes, digits",
         "activation=3": "must be one of elu, gelu",
         "trainer.max_epochs=1,2": "must be one value; got 1,2. A list is written [1,2]; -m runs a grid",
         "model.hidden=[1,2": "must be written KEY=VALUE; got model.hidden=[1,2.",

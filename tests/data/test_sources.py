@@ -12,7 +12,7 @@ from pipeline.errors import DataError
 from pipeline.settings import DataSettings
 
 GENERATED = ("xor", "moons", "spirals")
-TABLES = {"iris": datasets.load_iris, "breast_cancer": datasets.load_breast_cancer}
+TABLES = {"iris": datasets.load_iris, "breast_cancer": datasets.load_breast_cancer, "wine": datasets.load_wine}
 
 
 def settings(name: str, samples: int | None = None, noise: float | None = None) -> DataSettings:
@@ -41,6 +41,13 @@ def test_tables_are_scikit_learns(name: str) -> None:
     assert data.class_names == tuple(expected.target_names)
     assert data.feature_names == tuple(expected.feature_names)
     assert "scikit-learn" in data.origin
+
+
+def test_diabetes_is_a_regression_that_no_row_was_scaled_by() -> None:
+    data, expected = load(settings("diabetes"), seed=0), datasets.load_diabetes(scaled=False)
+    assert (data.task, data.classes, data.targets.dtype) == ("regression", 0, np.float32)
+    np.testing.assert_array_equal(data.inputs, expected.data.astype(np.float32))
+    np.testing.assert_array_equal(data.targets, expected.target.astype(np.float32))
 
 
 @pytest.mark.parametrize("name", [*TABLES, "digits", *GENERATED])
