@@ -4,7 +4,7 @@
 #     make sweep ARGS="data=digits optimizer.lr=tag(log,interval(1e-4,1e-1))"
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep train ui study dashboard tensorboard compare reproduce data doctor bench compare-baselines test check clean
+.PHONY: help sweep train ui study dashboard tensorboard compare reproduce evaluate serve promote data doctor bench compare-baselines test check clean
 
 VENV := .venv
 BIN := $(VENV)/bin/python
@@ -50,6 +50,15 @@ compare: $(READY) ## is one run better than another, or is it luck: make compare
 
 reproduce: $(READY) ## train a recorded run again and compare every number: make reproduce RUN=…
 	$(on_run) scripts/reproduce.py
+
+evaluate: $(READY) ## a finished model on new labelled rows, and drift: make evaluate RUN=… ARGS="new.csv"
+	$(on_run) scripts/evaluate.py
+
+serve: $(READY) ## a finished model answers on 127.0.0.1:5001, by MLflow's scoring server: make serve RUN=…
+	$(on_run) scripts/serve.py
+
+promote: $(READY) ## register a finished model; the alias champion moves to it if it is better: make promote RUN=…
+	$(on_run) scripts/promote.py
 
 data: $(READY) ## fetch and verify the data sets: make data ARGS="mnist"
 	$(run) scripts/data.py

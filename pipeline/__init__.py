@@ -12,6 +12,7 @@
     results       what an experiment leaves behind                                      -> RunResult
     streams       random numbers, derived from what they are for
     errors        what a user can mend
+    servers       another program's server as a child process
     ranks         which of several processes speaks for a run
 
     experiment    the story: load -> split -> fit -> score -> refit                     -> RunResult
@@ -28,6 +29,7 @@
     estimator     scikit-learn's interface
     seeds         settings that are chosen, with several seeds
     cli           `mlp-pipeline`, the scripts under one name
+    arguments     what several scripts ask on the command line
     console       what a user sees in the terminal: exit codes, progress, the last lines
 
 Read `experiment` first. A module imports only from layers below its own; `tests/test_architecture.py` draws them.

@@ -13,8 +13,8 @@ SCRIPTS = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "script
 """Inside of the package where it is installed, beside it in a checkout."""
 
 COMMANDS = (
-    "train", "sweep", "study", "ui", "dashboard", "compare", "predict", "reproduce", "data",
-    "doctor",
+    "train", "sweep", "study", "ui", "dashboard", "compare", "predict", "reproduce",
+    "evaluate", "serve", "promote", "data", "doctor",
 )  # fmt: skip
 """Those that make sense outside of a checkout."""
 

@@ -55,9 +55,10 @@ class PeerLost(PipelineError):
     exit_code = 1
 
 
-def how_to_install(extra: str) -> str:
-    """The command that adds an optional extra of pyproject.toml to the environment in use."""
-    return f"{sys.executable} -m pip install --constraint constraints.txt --editable '.[{extra}]'"
+def how_to_install(extra: str = "") -> str:
+    """The command that brings the environment in use up to pyproject.toml, with one of its optional extras."""
+    what = f"'.[{extra}]'" if extra else "."
+    return f"{sys.executable} -m pip install --constraint constraints.txt --editable {what}"
 
 
 def shown(address: str) -> str:

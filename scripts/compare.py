@@ -11,17 +11,19 @@ import argparse
 import sys
 from pathlib import Path
 
+from pipeline import arguments
+
 FIGURE = Path("outputs/comparison.png")
 
 
-def main(arguments: list[str]) -> int:
-    asked = _parse(arguments)
+def main(typed: list[str]) -> int:
+    asked = _parse(typed)
     from pipeline import console
 
     return console.exit_code(lambda: _compare(asked))
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
+def _parse(typed: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="compare.py",
         description="Compare runs that were scored on the same folds: paired tests, intervals, a verdict, a picture.",
@@ -34,8 +36,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--metric", help="what to compare by (default: what the runs are judged by)")
     parser.add_argument("--figure", type=Path, default=FIGURE, help=f"where the picture goes (default {FIGURE})")
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead")
-    parser.add_argument("--uri", help="another store than MLFLOW_TRACKING_URI, or than mlflow.db here")
-    return parser.parse_args(arguments)
+    arguments.add_store(parser)
+    return parser.parse_args(typed)
 
 
 def _compare(asked: argparse.Namespace) -> None:

@@ -1,8 +1,8 @@
 """Answers of a finished model to new rows: `python scripts/predict.py RUN input.csv --out predictions.parquet`.
 
-RUN is a run's id or name, its output folder, or a model's folder. Rows come as .csv, .parquet or .npy, as an image or
-as a folder of images, and may be larger than memory. Exit codes: 0 done · 2 there is no such model, or the rows do not
-fit it, told in one message · 130 interrupted · 1 anything else.
+RUN is a run's id or name, its output folder, a model's folder, or models:/NAME@ALIAS. Rows come as .csv, .parquet or
+.npy, as an image or as a folder of images, and may be larger than memory. Exit codes: 0 done · 2 there is no such
+model, or the rows do not fit it, told in one message · 130 interrupted · 1 anything else.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline import arguments
+
 if TYPE_CHECKING:
     from pipeline.deployment.inputs import Source
 
 
-def main(arguments: list[str]) -> int:
-    asked = _parse(arguments)
+def main(typed: list[str]) -> int:
+    asked = _parse(typed)
     from pipeline import console
 
     return console.exit_code(lambda: _predict(asked))
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
+def _parse(typed: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="predict.py",
         description="Let a finished model answer new rows.",
         epilog="docs/models.md tells what a model is and what rows it takes.",
     )
-    parser.add_argument("run", metavar="RUN", help="id or name of a run, its output folder, or a model's folder")
+    arguments.add_model(parser)
     parser.add_argument("rows", type=Path, metavar="ROWS", help=".csv, .parquet or .npy, an image or a folder of them")
     parser.add_argument("--out", type=Path, required=True, help="where answers go: .parquet or .csv")
-    parser.add_argument("--model", default="model", choices=["model", "ensemble"], help="which of the run's models")
-    parser.add_argument("--uri", help="another store than MLFLOW_TRACKING_URI, or than mlflow.db here")
-    return parser.parse_args(arguments)
+    return parser.parse_args(typed)
 
 
 def _predict(asked: argparse.Namespace) -> None:

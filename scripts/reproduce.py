@@ -11,15 +11,16 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from pipeline import arguments
+
 if TYPE_CHECKING:
     from pipeline.repetition import Difference, Number, Record
 
 
-def main(arguments: list[str]) -> int:
+def main(typed: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="reproduce.py", description="Train a recorded run again and compare.")
-    parser.add_argument("run", metavar="RUN", help="id or name of a run, or the beginning of one")
-    parser.add_argument("--uri", help="another store than MLFLOW_TRACKING_URI, or than mlflow.db here")
-    asked = parser.parse_args(arguments)
+    arguments.add_run(parser)
+    asked = parser.parse_args(typed)
     from pipeline import console
 
     held: list[bool] = []

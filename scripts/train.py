@@ -15,14 +15,13 @@ _FEW_ROWS = 8  # as many as a truth table shows
 
 
 def train(settings: Settings, overrides: list[str]) -> None:
-    from pipeline import engines, experiment, tracking  # late: the config is checked before they are needed
+    from pipeline import engines, experiment, export, tracking  # late: the config is checked before they are needed
     from pipeline.boundary import can_show, truth_table
     from pipeline.data import load
 
+    export.demand_packages(settings)
     tracker = tracking.Tracker(settings)
     engines.create(settings)  # torch takes seconds to import, and meanwhile the store is opened
-    from pipeline import export  # noqa: F401 - the same, for an engine that does without torch until the end
-
     events = tracking.event_files(settings)
     with tracker.trial(overrides=overrides) as run:
         data = load(settings.data, settings.seed)

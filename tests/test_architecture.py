@@ -20,7 +20,7 @@ import pytest
 
 ROWS = (  # lowest first
     {"errors", "streams", "results", "ranks"},
-    {"metrics", "statistics", "settings", "thresholds"},
+    {"metrics", "statistics", "settings", "thresholds", "servers"},
     {"data", "preparation", "folds", "models"},
     {"engines"},
     {"experiment", "boundary", "predictions"},
@@ -28,7 +28,7 @@ ROWS = (  # lowest first
     {"report"},
     {"search", "tracking", "export", "compare"},
     {"deployment", "repetition", "seeds"},
-    {"console"},
+    {"console", "arguments"},
     {"cli", "estimator"},
 )
 PEERS = {

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from http.client import HTTPConnection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,16 +25,21 @@ import pytest
 
 from pipeline import console, experiment, repetition
 from pipeline.data import load
-from pipeline.deployment import inputs
+from pipeline.deployment import inputs, intervals, promotion, serving, speed
 from pipeline.deployment.answering import predict
-from pipeline.errors import DataError
+from pipeline.deployment.evaluation import evaluate
+from pipeline.deployment.finding import find
+from pipeline.errors import DataError, ExportError, PipelineError
 from pipeline.experiment import Outcome
 from pipeline.export.standalone import FinishedModel
 from pipeline.settings import compose
 from pipeline.tracking import Tracker
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-IRIS = ("data=iris", "engine=numpy", "model.hidden=[8]", "trainer.max_epochs=20", "trainer.progress=false")
+IRIS = (
+    *("data=iris", "engine=numpy", "model.hidden=[8]", "trainer.max_epochs=20", "trainer.progress=false"),
+    *("trainer.batch_size=16", "optimizer.lr=0.02"),
+)
 
 
 def script(name: str) -> ModuleType:
@@ -242,3 +258,324 @@ def test_what_is_not_as_it_was_is_named_and_other_numbers_are_no_reproduction(ir
     assert repetition.Number("cv/roc_auc", float("nan"), float("nan")).equal
     numbers = repetition.numbers(record.result, replace(record.result, cv={}))
     assert not all(number.close for number in numbers), "a score that is gone"
+
+
+# Promote -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def worse(iris: Recorded) -> Recorded:
+    """The same folds, but hardly trained."""
+    return record(iris.folder.with_name("worse"), iris.uri, "optimizer.lr=0.000001", "trainer.max_epochs=1")
+
+
+@pytest.fixture
+def promoted(iris: Recorded, capsys: pytest.CaptureFixture[str]) -> Promoted:
+    return Promoted(iris.uri, capsys)
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """`make promote`, and what stands afterwards."""
+
+    uri: str
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, run: str, *options: str) -> tuple[int, str]:
+        code = script("promote").main([run, *options, "--uri", self.uri])
+        return code, "".join(self.capsys.readouterr())
+
+    @property
+    def number(self) -> int:
+        """Of that version: a number from a database, a text from a server."""
+        return int(self.version.version)
+
+    @property
+    def version(self) -> Any:
+        """What `champion` points at."""
+        from mlflow.tracking import MlflowClient
+
+        return MlflowClient(self.uri).get_model_version_by_alias("iris", "champion")
+
+
+def test_the_alias_moves_only_to_a_model_that_the_folds_show_to_be_better(
+    iris: Recorded, worse: Recorded, promoted: Promoted
+) -> None:
+    code, told = promoted(worse.run_id)
+    assert code == 0, told
+    assert promoted.number == 1
+    assert "Nothing stood there." in told
+
+    code, told = promoted(iris.run_id)
+    assert (code, promoted.number) == (0, 2), told
+    assert "champion stood at version 1" in told
+    assert "Version 2 is better than version 1 by" in told
+    assert "corrected t-test p" in told
+    assert promoted(iris.run_id)[0] == 0, "it stands there already"
+
+    code, told = promoted(worse.run_id)
+    assert (code, promoted.number) == (1, 2), told
+    assert "champion stays at version 2." in told
+    (again,) = [line for line in told.splitlines() if line.startswith("To move it all the same: make promote RUN=")]
+    assert again.endswith(f'--uri {iris.uri} --force"')
+    run = again.partition("RUN=")[2].split()[0]
+    assert (promoted(run, "--force")[0], promoted.number) == (0, 1), "registered once, promoted twice"
+    assert promoted(iris.run_id)[0] == 0
+
+
+def test_a_version_carries_scores_and_data_and_the_alias_finds_the_model(
+    iris: Recorded, promoted: Promoted, rows: Path
+) -> None:
+    promoted(iris.run_id, "--force")
+    tags, result = promoted.version.tags, iris.outcome.result
+    assert float(tags["cv/accuracy"]) == pytest.approx(result.cv["accuracy"].mean, abs=1e-6)
+    assert float(tags["test/accuracy"]) == pytest.approx(result.test["accuracy"], abs=1e-6)
+    assert tags["data_fingerprint"] == iris.outcome.data.fingerprint
+    for address in ("models:/iris@champion", f"models:/iris/{promoted.number}"):
+        assert script("predict").main([address, str(rows), "--out", "answers.parquet", "--uri", iris.uri]) == 0
+        np.testing.assert_allclose(probabilities(Path("answers.parquet")), iris.outcome.test_predictions, atol=1e-6)
+
+
+def test_what_cannot_be_promoted_is_told(
+    iris: Recorded, worse: Recorded, promoted: Promoted, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, told = promoted("absent")
+    assert (code, "No run in" in told) == (2, True), told
+    assert promoted(iris.run_id, "--name", "a/b")[0] == 2
+    promoted(worse.run_id, "--force")
+    real, final = promotion.validated_run, promoted.version.run_id
+
+    def of_other_folds(run: str, uri: str | None) -> Any:
+        found = real(run, uri)
+        return found if run == final else replace(found, parameters={**found.parameters, "validation.folds": "3"})
+
+    monkeypatch.setattr(promotion, "validated_run", of_other_folds)
+    code, told = promoted(iris.run_id)
+    assert code == 1
+    assert "They cannot be compared." in told
+    assert "validation.folds is 3 instead of 5" in told
+    for address in ("models:/iris@nobody", "models:/absent@champion", "models:/iris"):
+        assert script("predict").main([address, str(rows), "--out", "a.csv", "--uri", iris.uri]) == 2
+    told = promoted.capsys.readouterr().err
+    assert "Of iris there is: @champion, /1" in told
+    assert "Registered are: iris." in told
+    assert "models:/NAME@ALIAS" in told
+
+
+# Serve -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def served(folder: Path, port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`make serve`, and what it has printed by the time it answers."""
+    command = [sys.executable, str(REPOSITORY / "scripts/serve.py"), str(folder), "--port", str(port)]
+    paths = {"PATH": os.environ["PATH"].replace(str(Path(sys.executable).parent), "")}  # nothing is activated
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **paths}
+    ) as process:
+        assert process.stdout is not None
+        lines: list[str] = []
+        while not lines or "Ctrl-C" not in lines[-1]:
+            lines.append(process.stdout.readline())
+            assert lines[-1], "".join(lines)
+        try:
+            yield process, "".join(lines)
+        finally:
+            process.terminate()
+
+
+def post(port: int, body: Any, kind: str = "application/json") -> tuple[int, Any]:
+    """Status, and the predictions or the message."""
+    text = body if isinstance(body, str) else json.dumps(body)
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/invocations", text.encode(), {"Content-Type": kind}, method="POST"
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)["predictions"]
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)["message"]
+
+
+@pytest.mark.slow
+def test_a_model_is_served_until_it_is_interrupted(iris: Recorded, port: int) -> None:
+    table = iris.test_table
+    row = table.iloc[0].to_dict()
+    with served(iris.folder / "model", port) as (process, told):
+        (curl,) = [line for line in told.splitlines() if "curl http" in line]
+        pasted = subprocess.run(curl, shell=True, capture_output=True, text=True, check=True)
+        assert json.loads(pasted.stdout)["predictions"][0]["predicted"] in iris.outcome.data.class_names
+        code, answers = post(port, {"dataframe_split": table.to_dict("split")})
+        assert code == 200, answers
+        np.testing.assert_allclose(pd.DataFrame(answers).filter(like="p_"), iris.outcome.test_predictions, atol=1e-6)
+        assert post(port, table.to_csv(index=False), "text/csv") == (200, answers)
+        assert post(port, {"dataframe_records": [row]}) == (200, answers[:1])
+        assert post(port, {"dataframe_records": [dict.fromkeys(row, 3)]})[0] == 200, "whole numbers"
+        first = next(iter(row))
+        refused = {
+            "missing inputs ['sepal length (cm)']": {"dataframe_records": [{**dict(list(row.items())[1:])}]},
+            "could not convert string to float: 'long'": {"dataframe_records": [{**row, first: "long"}]},
+            "must hold a number in every row. In row 0 it is empty": {"dataframe_records": [{**row, first: None}]},
+            "valid JSON": "{",
+            "exactly one of the input fields": {"rows": [[1, 2, 3, 4]]},
+        }
+        for message, body in refused.items():
+            code, answer = post(port, body)
+            assert (code, message in answer) == (400, True), answer
+        with closing(HTTPConnection("127.0.0.1", port)) as connection:
+            ask = speed.of_server(connection, iris.folder / "model", 2)
+            assert speed.measured(ask, 2, 0.1).per_second > 0
+        taken = subprocess.run(
+            process.args,
+            capture_output=True,
+            text=True,
+            check=False,  # type: ignore[call-overload]
+        )
+        assert (taken.returncode, f"--port {port + 1}" in taken.stderr) == (2, True), taken.stderr
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert "Traceback" not in rest
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", port)).close()
+
+
+def test_images_come_as_inputs_and_a_long_example_from_its_file(tmp_path: Path) -> None:
+    """A row of pixels is too long for a command, so the model's own file is named."""
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    image = [[[k % 250 for k in range(28)]] * 28]
+    (folder / "serving_input_example.json").write_text(json.dumps({"inputs": image}))
+    assert serving.curl(folder, "http://127.0.0.1:1").endswith(f"-d '@{folder}/serving_input_example.json'")
+    assert serving.of_rows(serving.example(folder), 3) == {"inputs": image * 3}
+    table = {"dataframe_split": {"columns": ["a"], "data": [[1], [2]]}}
+    assert serving.of_rows(table, 3) == {"dataframe_split": {"columns": ["a"], "data": [[1], [2], [1]]}}
+    (folder / "serving_input_example.json").write_text(json.dumps(table))
+    assert serving.curl(folder, "").endswith("""-d '{"dataframe_split": {"columns": ["a"], "data": [[1]]}}'""")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """Images, 8 × 8 pixels from 0 to 16."""
+    folder = tmp_path_factory.mktemp("digits")
+    small = ("data=digits", "data.limit=300", "trainer.max_epochs=3")
+    return record(folder / "run", f"sqlite:///{folder / 'mlflow.db'}", *small)
+
+
+def test_images_are_answered_and_those_that_do_not_fit_refused_with_the_reason(digits: Recorded) -> None:
+    """By the function of the scoring server that every request goes through."""
+    import mlflow.pyfunc
+    from mlflow.exceptions import MlflowException
+    from mlflow.pyfunc.scoring_server import invocations
+
+    folder = digits.folder / "model"
+    model = mlflow.pyfunc.load_model(str(folder))
+
+    def ask(request: object) -> Any:
+        return invocations(json.dumps(request), "application/json", model, model.metadata.get_input_schema())
+
+    test = digits.outcome.data.inputs[digits.outcome.plan.test].tolist()
+    for kind in ("inputs", "instances"):
+        answers = json.loads(ask({kind: test}).response)["predictions"]
+        np.testing.assert_allclose(pd.DataFrame(answers).filter(like="p_"), digits.outcome.test_predictions, atol=1e-6)
+    refused = {
+        r"shape": [[1, 2, 3]],
+        r"inhomogeneous shape": [[[1, 2], [3]]],
+        r"'a'": [[["a"] * 8] * 8],
+        r"whole numbers from 0 to 255|300": [[[300] * 8] * 8],
+    }
+    for message, rows in refused.items():
+        with pytest.raises(MlflowException, match=message) as error:
+            ask({"inputs": rows})
+        assert error.value.get_http_status_code() == 400
+
+
+# Evaluate ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What intervals are worth, tests/test_evaluation.py asks."""
+    monkeypatch.setattr(intervals, "RESAMPLES", 50)
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_new_rows_are_judged_drawn_and_recorded_beside_the_run(
+    iris: Recorded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    data, rows = iris.outcome.data, iris.outcome.plan.test
+    table = iris.test_table.assign(target=[data.class_names[k] for k in data.targets[rows]])
+    table.to_csv("new.csv", index=False)
+    code = script("evaluate").main([iris.run_id, "new.csv", "--out", "judged", "--uri", iris.uri])
+    told = capsys.readouterr()
+    assert code == 0, told.err
+    scores = json.loads(Path("judged/evaluation.json").read_text())["scores"]
+    for name, value in iris.outcome.result.test.items():
+        if name in scores:
+            assert scores[name]["value"] == pytest.approx(value, abs=1e-5), "on the test rows it scores as it did there"
+    assert "nothing speaks against the" in told.out
+    pictures = {path.stem for path in Path("judged/figures").glob("*.png")}
+    assert pictures >= {"confusion", "per_class", "roc_precision_recall", "calibration", "drift", "drift_farthest"}
+    client = MlflowClient(iris.uri)
+    experiment = client.get_experiment_by_name("iris")
+    runs = {run.data.tags["level"]: run for run in client.search_runs([experiment.experiment_id], "", max_results=50)}
+    recorded = runs["evaluation"]
+    assert client.get_run(recorded.data.tags["evaluated_run"]).data.tags["level"] == "final"
+    assert recorded.data.tags["mlflow.parentRunId"] == iris.run_id
+    assert recorded.data.metrics["new/accuracy"] == pytest.approx(scores["accuracy"]["value"])
+    assert recorded.data.metrics["new/accuracy_ci_low"] == pytest.approx(scores["accuracy"]["low"])
+    assert {file.path for file in client.list_artifacts(recorded.info.run_id)} == {
+        "figures", "report.html", "evaluation.json",
+    }  # fmt: skip
+    with pytest.raises(PipelineError, match=r"name the trial whose model that is"):
+        find(recorded.info.run_id, uri=iris.uri)
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_images_and_arrays_are_judged_and_not_recorded_unless_they_belong_to_a_run(
+    digits: Recorded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    data, rows = digits.outcome.data, digits.outcome.plan.test
+    np.save("x.npy", data.inputs[rows])
+    np.save("y.npy", data.targets[rows])
+    for row in rows:
+        folder = tmp_path / "images" / data.class_names[data.targets[row]]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(data.inputs[row]).save(folder / f"{row}.png")
+    assert script("evaluate").main([str(digits.folder), "x.npy", "--target", "y.npy", "--out", "array"]) == 0
+    assert "Not recorded: a model found in a folder belongs to no run." in capsys.readouterr().out
+    assert Path("array/figures/drift_mean_picture.png").is_file()
+    model = FinishedModel(digits.folder / "model")
+    found = json.loads(Path("array/evaluation.json").read_text())["scores"]
+    of_images = evaluate(model, Path("images"))
+    for name in ("accuracy", "log_loss"):
+        assert found[name]["value"] == pytest.approx(of_images.scores[name].value, abs=1e-6)
+        assert found[name]["value"] == pytest.approx(digits.outcome.result.test[name], abs=1e-5)
+    np.save("bright.npy", np.minimum(data.inputs[rows].astype(int) + 3, 16).astype(np.uint8))
+    bright = evaluate(model, Path("bright.npy"), "y.npy")
+    assert "further from the training rows than chance explains: mean of a row by" in bright.drifted()
+    assert script("evaluate").main([str(digits.folder), "images/0/absent.png"]) == 2
+
+
+# Packages ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_package_is_told_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline import export
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else real(name))
+    with pytest.raises(ExportError, match=r"needs the package onnx, not installed here.*pip install.*export=none"):
+        export.demand_packages(compose([*IRIS]))
+    export.demand_packages(compose([*IRIS, "export=none"]))

@@ -21,6 +21,7 @@ _LISTED = 6  # runs named in one message
 _LEVELS = {
     "study": "it is a whole search; compare its trials, by name or all of them: \"tags.mlflow.parentRunId = '{id}'\"",
     "fold": "it is a single fold; compare the trial above it",
+    "evaluation": "it judges a model on new rows; compare the trial whose model that is",
     "final": "it is a final fit, scored on test rows alone; compare the trial that it is the fit of",
 }
 _ENDS = {

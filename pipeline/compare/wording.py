@@ -297,12 +297,13 @@ def as_json(comparison: Comparison, **more: Any) -> str:
     for pair, own in zip(comparison.pairs, values["pairs"], strict=True):
         own |= {"shown": is_shown(pair), "verdict": verdict(pair, comparison.unit, comparison.comparisons)}
     values["notes"] = [*_test_notes(comparison), *comparison.notes]
-    return json.dumps(_finite({**values, "verdicts": verdicts(comparison), **more}), indent=1, ensure_ascii=False)
+    return json.dumps(finite({**values, "verdicts": verdicts(comparison), **more}), indent=1, ensure_ascii=False)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Nested values as JSON can hold them: numbers that are none become null."""
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Which model is meant: an output folder, a model's own folder, or a run in MLflow by id or name."""
+"""Which model is meant: an output folder, a model's own folder, a run in MLflow by id or name, or a registered one."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def find(run: str, name: str = SINGLE, uri: str | None = None) -> FoundModel:
     """
     if Path(run).is_dir():
         return FoundModel(_on_disk(Path(run), name))
+    if run.startswith("models:"):
+        from pipeline.tracking.registry import Registry
+
+        registered = Registry(uri).model(run)
+        return FoundModel(registered.folder, registered.run_id)
     from pipeline.tracking.reading import stored_model
 
     stored = stored_model(run, name, uri)

@@ -2,6 +2,7 @@
 
     network     preparation, networks and probabilities as one torch module
     card        what a model takes and gives, as plain data
+    reference   what the training rows looked like
     formats     that module as a torch.export program and as ONNX, and both as one MLflow model
     standalone  what answers inside of an MLflow model: a file that is copied into each
     live        the same answers while the networks are still in memory
@@ -13,22 +14,40 @@ and `model.json`, the card.
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ExportError, how_to_install
 from pipeline.results import Status
 
 if TYPE_CHECKING:
     from pipeline.experiment import Outcome
+    from pipeline.settings import Settings
 
 SINGLE, ENSEMBLE = "model", "ensemble"
 """Folders: of the refit's network, and of the networks of all folds together."""
 
 CARD = "model.json"
 """The card's file in a model's folder."""
+
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+
+def demand_packages(settings: Settings) -> None:
+    """Raise ExportError if a model is wanted and a package is missing that only its export needs.
+
+    Better asked before anything is trained: nothing else misses them.
+    """
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if settings.export is not None and missing:
+        raise ExportError(
+            f"A finished model needs the package{'s' * (len(missing) > 1)} {', '.join(missing)}, not installed here. "
+            f"Any `make` target installs what is missing, or {how_to_install()} does; export=none trains without a "
+            "model."
+        )
 
 
 def save_models(outcome: Outcome, folder: Path) -> list[Path]:
@@ -37,7 +56,10 @@ def save_models(outcome: Outcome, folder: Path) -> list[Path]:
     Each is compared with the engine that trained it before it gets its name. Raises ExportError if a format cannot
     hold the network or answers differently; then that model is not there.
     """
-    return [_save(outcome, folder / name) for name in wanted(outcome)]
+    names = wanted(outcome)
+    if names:
+        demand_packages(outcome.settings)
+    return [_save(outcome, folder / name) for name in names]
 
 
 def wanted(outcome: Outcome) -> list[str]:
@@ -57,11 +79,12 @@ def wanted(outcome: Outcome) -> list[str]:
 
 
 def _save(outcome: Outcome, target: Path) -> Path:
-    from pipeline.export import agreement, card, formats, network  # torch takes seconds
+    from pipeline.export import agreement, card, formats, network, reference  # torch takes seconds
 
     target.parent.mkdir(parents=True, exist_ok=True)
     module = network.ensemble(outcome) if target.name == ENSEMBLE else network.single(outcome)
     the_card = card.of(outcome, networks=len(outcome.fitted) if target.name == ENSEMBLE else 1)
+    the_card["reference"] = reference.of(outcome.data, outcome.plan.development)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         whole = Path(scratch) / target.name
         whole.mkdir()

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pipeline.experiment import Outcome
 
 Card = dict[str, Any]
-"""As JSON holds it. `standalone.Answers` reads `task`, `input`, `features`, `columns`,
-`missing`, `classes` and `output`."""
+"""As JSON holds it. `standalone.Answers` reads `task`, `input`, `features`, `columns`, `missing`, `classes` and
+`output`; `pipeline.deployment` also `target` and, of a model that was written, `reference`."""
 
 
 def of(outcome: Outcome, networks: int) -> Card:
@@ -36,11 +36,23 @@ def of(outcome: Outcome, networks: int) -> Card:
         "missing": [*MISSING, *outcome.settings.data.missing] if data.columns else [],
         "classes": list(data.class_names) if data.classes else [],
         "output": [f"p_{name}" for name in data.class_names] or ["predicted"],
+        "target": _target(outcome),
         "networks": networks,
-        "data": {"name": data.name, "fingerprint": data.fingerprint, "training_rows": len(outcome.plan.development)},
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "training_rows": len(outcome.plan.development),
+            "test_rows": len(outcome.plan.test),
+        },
         "cv": {name: interval.mean for name, interval in outcome.result.cv.items()},
         "test": dict(outcome.result.test),
     }
+
+
+def _target(outcome: Outcome) -> list[str]:
+    """The columns of a table that hold what is to be predicted; none where it lies elsewhere."""
+    named = outcome.settings.data.target if outcome.data.columns else None
+    return [named] if isinstance(named, str) else list(named or [])
 
 
 def _range(data: Dataset, rows: np.ndarray, chunk: int = 8192) -> list[float]:

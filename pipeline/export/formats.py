@@ -70,7 +70,7 @@ def _drop_pickle(path: Path) -> None:
 
 
 def _write_onnx(program: torch.export.ExportedProgram, card: Card, path: Path) -> None:
-    """One file; the card's parts are its metadata."""
+    """One file; the card's parts are its metadata, all but the longest, which nothing needs to answer."""
     import onnx
 
     names: dict[str, Any] = {"input_names": ["rows"], "output_names": ["answers"]}
@@ -78,6 +78,8 @@ def _write_onnx(program: torch.export.ExportedProgram, card: Card, path: Path) -
     assert exported is not None
     proto = exported.model_proto
     for name, value in card.items():
+        if name == "reference":
+            continue
         entry = proto.metadata_props.add()
         entry.key, entry.value = name, value if isinstance(value, str) else json.dumps(value)
     onnx.save(proto, path)

@@ -174,6 +174,22 @@ def _label(value: Any) -> str:
     return str(value).strip()
 
 
-def _load_pyfunc(path: str) -> FinishedModel:
+class _AsMLflowAsks:
+    """A refusal becomes MLflow's own error: of any other its scoring server hides the reason in a traceback."""
+
+    def __init__(self, model: FinishedModel) -> None:
+        self._model = model
+
+    def predict(self, given: Any) -> pd.DataFrame:
+        """See `FinishedModel.predict`."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._model.predict(given)
+        except ValueError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+
+
+def _load_pyfunc(path: str) -> _AsMLflowAsks:
     """MLflow's entry: `path` is the model's folder."""
-    return FinishedModel(path)
+    return _AsMLflowAsks(FinishedModel(path))

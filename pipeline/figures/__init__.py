@@ -4,6 +4,7 @@ style        colours, sizes, labels, saving
 tables       the numbers behind the pictures of an experiment
 experiment   which ones an experiment has, drawn by curves, scores, confusion, classes, ranking, calibration, samples,
              regression, boundary, inside and augmentation
+drift        how far new rows are from those that taught
 study        of a search: how it went, what the score depends on; combinations: its settings together
 interactive  of a search, by plotly
 trials       of a search: the record, and what can be counted
@@ -15,7 +16,8 @@ from pipeline.figures.calibration import reliability_diagram
 from pipeline.figures.classes import per_class
 from pipeline.figures.confusion import confusion_matrix
 from pipeline.figures.curves import epoch_values, fold_curves, learning_curves
-from pipeline.figures.experiment import of_outcome, of_trial
+from pipeline.figures.drift import distances, distributions, mean_pictures
+from pipeline.figures.experiment import of_answers, of_outcome, of_trial
 from pipeline.figures.inside import inside_the_network
 from pipeline.figures.ranking import ranking_curves
 from pipeline.figures.regression import predicted_against_true, residuals
@@ -33,12 +35,16 @@ __all__ = [
     "augmented_samples",
     "confusion_matrix",
     "decision_boundary",
+    "distances",
+    "distributions",
     "epoch_values",
     "film_of",
     "fold_curves",
     "fold_scores",
     "inside_the_network",
     "learning_curves",
+    "mean_pictures",
+    "of_answers",
     "of_outcome",
     "of_study",
     "of_trial",

@@ -18,13 +18,16 @@ _FEW = 10  # rows of a bin, below which its accuracy says nothing
 
 
 @styled
-def reliability_diagram(validation: Predictions | None, test: Predictions | None, title: str = "Calibration") -> Figure:
+def reliability_diagram(
+    validation: Predictions | None, test: Predictions | None, title: str = "Calibration", others: str = "test"
+) -> Figure:
     """Accuracy against confidence, with the expected calibration error; below, how many rows are how sure.
 
     Vertical lines are 95 % intervals (Wilson) of the accuracy in a bin; a pale point stands for fewer than 10 rows.
+    others: what rows are that are no validation rows.
     """
     figure, (above, below) = grid(2, 1, PAGE, 3, sharex=True, height_ratios=[3, 1])
-    for name, part, colour, marker in (("validation", validation, BLUE, "o"), ("test", test, VERMILION, "D")):
+    for name, part, colour, marker in (("validation", validation, BLUE, "o"), (others, test, VERMILION, "D")):
         if part is not None:
             bins = calibration(part.targets, part.values)
             whose = f"{name} rows" + (" of all folds" if len(np.unique(part.folds)) > 1 else "")

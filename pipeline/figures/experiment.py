@@ -20,6 +20,7 @@ from pipeline.predictions import Predictions, of_test, out_of_fold, training_sco
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pipeline.data import Dataset
     from pipeline.experiment import Outcome
 
 _TEST_ROWS = "test rows, seen once"
@@ -49,6 +50,28 @@ def of_outcome(outcome: Outcome, training: Mapping[int, Mapping[str, float]] | N
     if (validation is None and test is None) or outcome.data.task == "multilabel":  # its scores tell it all
         return figures
     return figures | (_of_classes if outcome.data.classes else _of_values)(outcome, validation, test)
+
+
+def of_answers(data: Dataset, answers: Predictions) -> dict[str, Figure]:
+    """Name -> figure of a model's answers to rows of its own: what `of_outcome` draws of test rows."""
+    if data.task == "multilabel":
+        return {}
+    name, rows = data.name, "new rows"
+    if not data.classes:
+        return {
+            "predicted_against_true": predicted_against_true(None, answers, f"{name}: {_VALUES}", "new"),
+            "residuals": residuals(None, answers, f"{name}: by how much predicted values are off", "new"),
+        }
+    title = f"{name}, {rows}"
+    figures = {
+        "confusion": confusion_matrix(answers.targets, answers.values, data.class_names, title),
+        "per_class": per_class(answers, data.class_names, title),
+        "roc_precision_recall": ranking_curves(None, answers, data.class_names, name, "new"),
+        "calibration": reliability_diagram(None, answers, f"{name}: how sure, and how often right", "new"),
+    }
+    if worst := worst_samples(answers, data, f"{name}: worst mistakes, {rows}"):
+        figures["worst_samples"] = worst
+    return figures
 
 
 def of_trial(outcome: Outcome) -> dict[str, Figure]:

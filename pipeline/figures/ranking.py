@@ -86,15 +86,20 @@ def _one(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, float, n
 
 @styled
 def ranking_curves(
-    validation: Predictions | None, test: Predictions | None, class_names: Sequence[str], title: str = "Ranking"
+    validation: Predictions | None,
+    test: Predictions | None,
+    class_names: Sequence[str],
+    title: str = "Ranking",
+    others: str = "test",
 ) -> Figure:
     """ROC and precision-recall curves side by side.
 
     Two classes: the second against the first, mean and range of the folds. More: each against the rest, with the mean
-    over classes and its range over folds. Test rows are a dashed line. At least one of both kinds must be there.
+    over classes and its range over folds. Test rows are a dashed line; `others` names them, where they are none. At
+    least one of both kinds must be there.
     """
     figure, axes = grid(1, 2, PAGE / 2, 3.9 + 0.1 * min(len(class_names), _NAMED))
-    for name, part in (("validation", validation), ("test", test)):
+    for name, part in (("validation", validation), (others, test)):
         if part is not None:
             curves = ranking(part)
             if curves.auc.shape[1] > 1 and (name == "validation" or validation is None):

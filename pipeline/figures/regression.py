@@ -16,10 +16,12 @@ _POINTS = 4_000  # more would only paint over each other
 
 
 @styled
-def predicted_against_true(validation: Predictions | None, test: Predictions | None, title: str = "Answers") -> Figure:
-    """A point per row; on the diagonal the answer is right."""
+def predicted_against_true(
+    validation: Predictions | None, test: Predictions | None, title: str = "Answers", others: str = "test"
+) -> Figure:
+    """A point per row; on the diagonal the answer is right. others: what rows are that are no validation rows."""
     figure, (panel,) = grid(1, 1, PAGE, 5.2)
-    for name, part, look in _parts(validation, test):
+    for name, part, look in _parts(validation, test, others):
         scores = part.scores("regression")
         label = f"{name} rows: RMSE {scores['rmse']:.4g}, R² {scores['r2']:.4f}"
         some = _some(part)
@@ -35,10 +37,15 @@ def predicted_against_true(validation: Predictions | None, test: Predictions | N
 
 
 @styled
-def residuals(validation: Predictions | None, test: Predictions | None, title: str = "Residuals") -> Figure:
-    """Predicted minus true value against the predicted value, and how often which residual occurs."""
+def residuals(
+    validation: Predictions | None, test: Predictions | None, title: str = "Residuals", others: str = "test"
+) -> Figure:
+    """Predicted minus true value against the predicted value, and how often which residual occurs.
+
+    others: what rows are that are no validation rows.
+    """
     figure, (left, right) = grid(1, 2, PAGE / 2, 3.7, sharey=True, width_ratios=[2.4, 1])
-    for name, part, look in _parts(validation, test):
+    for name, part, look in _parts(validation, test, others):
         errors = part.values[:, 0] - part.targets
         some = _some(part)
         label = f"{name} rows: mean {errors.mean():.3g}, standard deviation {errors.std():.3g}"
@@ -55,9 +62,11 @@ def residuals(validation: Predictions | None, test: Predictions | None, title: s
     return figure
 
 
-def _parts(validation: Predictions | None, test: Predictions | None) -> list[tuple[str, Predictions, Look]]:
+def _parts(
+    validation: Predictions | None, test: Predictions | None, others: str
+) -> list[tuple[str, Predictions, Look]]:
     """Those that there are, with how their points look."""
-    looks = (("validation", validation, BLUE, "o"), ("test", test, VERMILION, "D"))
+    looks = (("validation", validation, BLUE, "o"), (others, test, VERMILION, "D"))
     return [
         (name, part, {"color": colour, "marker": marker, "linestyle": "", "markersize": 3.5, "alpha": 0.5, "mew": 0})
         for name, part, colour, marker in looks

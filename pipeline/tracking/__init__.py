@@ -9,6 +9,8 @@
     tables      out-of-fold answers; dataset: the data by its digest; note: Markdown; provenance: code, versions
     views       the runs table arranged for people
     reading     recorded runs, read back
+    registry    models under a name, and the aliases that point at them
+    evaluation  what a model scored on new rows
     tensorboard event files, beside MLflow
 
 Where: `tracking.uri` if it is set, else MLFLOW_TRACKING_URI, else `mlflow.db` in the working directory with its

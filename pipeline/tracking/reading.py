@@ -6,12 +6,11 @@ Only reads: a store that does not exist is not created.
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ from pipeline.tracking.store import _failures, _opening, _reason, _sqlite_path, 
 from pipeline.tracking.tables import OUT_OF_FOLD, read_out_of_fold
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import LoggedModel, Run
     from mlflow.tracking import MlflowClient
 
     from pipeline.predictions import Predictions
@@ -73,14 +72,18 @@ def read_runs(asked: Sequence[str], uri: str | None = None) -> list[StoredRun]:
 def _reader(uri: str | None) -> Iterator[_Reader]:
     """Of the store in use, by default. Raises StoreError if it cannot be read."""
     uri = uri or store_uri()
-    path = _sqlite_path(uri)
-    if path and not path.exists():
-        raise StoreError(f"No run has been recorded yet: there is no {path}. `make train` records one.")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    demand_database(uri)
     with _opening(uri) as client:
         reader = _Reader(client, uri)
     with reader.telling():
         yield reader
+
+
+def demand_database(uri: str) -> None:
+    """Raise StoreError for a database file that does not exist: opening it would create it."""
+    path = _sqlite_path(uri)
+    if path and not path.exists():
+        raise StoreError(f"No run has been recorded yet: there is no {path}. `make train` records one.")
 
 
 class _Reader:
@@ -123,23 +126,28 @@ class _Reader:
         why = {
             "trial": "of a search only the best is; name the study, or train this trial by itself",
             "fold": "a fold is not; name the trial above it",
+            "evaluation": "it judges a model; name the trial whose model that is",
         }
         raise PipelineError(
             f"Only a run that was refitted has a finished model; {run.info.run_name} ({run_id[:8]}) was not: "
             f"{why.get(level, 'it has not ended, or its training did not')}."
         )
 
+    def validated(self, run: Run) -> Run:
+        """Of a model's final run the run with the folds that it was judged by: the trial above it, or itself."""
+        final = self.final_of(run)
+        above = final.data.tags.get("mlflow.parentRunId")
+        parent = self._client.get_run(above) if above else final
+        return parent if _is_trial(parent) else final
+
     def model(self, run: Run, name: str) -> StoredModel:
         """The model of that name that a run's refit left."""
-        import mlflow.artifacts
-
         final = self.final_of(run)
         run_id, experiment = str(final.info.run_id), final.info.experiment_id
         models = self._client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
         for model in models:
             if model.name == name:
-                folder = mlflow.artifacts.download_artifacts(model.artifact_location, tracking_uri=self._uri)
-                return StoredModel(run_id, str(model.model_id), Path(folder))
+                return fetched(model, self._uri)
         there = f"It has {' and '.join(sorted(model.name for model in models))}" if models else "It was trained with"
         raise PipelineError(
             f"Run {final.info.run_name} ({run_id[:8]}) left no model named {name!r}. {there}"
@@ -238,11 +246,20 @@ class _Reader:
 
 @dataclass(frozen=True, slots=True)
 class StoredModel:
-    """A model that a run left. run_id: of the final run. folder: its files, here or fetched."""
+    """A model that a run left. run_id: of the final run. folder: its files, here or fetched from `location`."""
 
     run_id: str
     model_id: str
+    location: str
     folder: Path
+
+
+def fetched(model: LoggedModel, uri: str) -> StoredModel:
+    """With its files here."""
+    import mlflow.artifacts
+
+    folder = mlflow.artifacts.download_artifacts(model.artifact_location, tracking_uri=uri)
+    return StoredModel(str(model.source_run_id), str(model.model_id), model.artifact_location, Path(folder))
 
 
 def stored_model(text: str, name: str, uri: str | None = None) -> StoredModel:
@@ -269,10 +286,13 @@ def stored_record(text: str, uri: str | None = None) -> StoredRecord:
         return reader.record(reader.one(text))
 
 
-def final_run(text: str, uri: str | None = None) -> StoredRun:
-    """The final run of the run that the text asks for, see `stored_model`."""
+def validated_run(text: str, uri: str | None = None) -> StoredRun:
+    """What the model of the run that the text asks for, see `stored_model`, was judged by, as the trial that it was.
+
+    The best trial of a search is read from its final run, which keeps the scores of its folds.
+    """
     with _reader(uri) as reader:
-        return reader.read(reader.final_of(reader.one(text)), by_name=True)
+        return replace(reader.read(reader.validated(reader.one(text)), by_name=True), level="trial")
 
 
 def _is_trial(run: Run) -> bool:

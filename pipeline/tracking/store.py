@@ -107,6 +107,7 @@ def _quiet_client() -> type[MlflowClient]:
     defaults = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # by default MLflow holds up a program for minutes
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     }
