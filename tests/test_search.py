@@ -46,7 +46,7 @@ from pipeline.search.pictures import search_trials, study_figures
 from pipeline.search.progress import Running, Standing, clock, sentence, standing
 from pipeline.search.sessions import HOST, Sign
 from pipeline.search.study import Identity, alone, ask, connect
-from pipeline.search.worker import beat_of
+from pipeline.search.worker import Worker, beat_of
 from pipeline.settings import ConstraintSettings, Settings, compose, groups
 
 STUDY = "search.study_name=s"
@@ -738,11 +738,37 @@ def test_a_worker_that_is_still_starting_is_not_taken_for_one_that_hangs() -> No
     flight._job = SimpleNamespace(rules=SimpleNamespace(heartbeat=8))
     flight._crew, flight._names = SimpleNamespace(queues=False), {0: "w"}
     a_minute_ago = time.time() - 60
-    flight._begun = {0: a_minute_ago}
+    flight._begun, flight._awake_since = {0: a_minute_ago}, 0.0
     assert not flight._hangs(0, {})
     assert flight._hangs(0, {beat_of("w"): a_minute_ago})
     flight._begun = {0: a_minute_ago - 100}
     assert flight._hangs(0, {})
+    left: dict[str, float] = {}
+    worker: Any = object.__new__(Worker)
+    worker._job = SimpleNamespace(rules=flight._job.rules, here=False)
+    worker._name, worker._study, worker._beat = "w", SimpleNamespace(set_user_attr=left.__setitem__), -math.inf
+    worker._begin_to_live()
+    assert left == {beat_of("w"): pytest.approx(time.time() + 112, abs=60)}
+    assert not flight._hangs(0, left)
+    worker._live()
+    assert left == {beat_of("w"): pytest.approx(time.time(), abs=60)}
+
+
+def test_workers_of_a_machine_that_was_suspended_are_not_taken_for_hanging() -> None:
+    flight: Any = object.__new__(Flight)
+    flight._job = SimpleNamespace(rules=SimpleNamespace(heartbeat=8))
+    flight._names, flight._begun = {0: "w"}, {0: 0.0}
+    an_hour_ago = time.time() - 3600
+    last_sign = {beat_of("w"): an_hour_ago}
+    flight._looked, flight._awake_since = time.time() - 1, 0.0
+    flight._notice_sleep()
+    assert flight._hangs(0, last_sign)
+    flight._looked = an_hour_ago
+    flight._notice_sleep()
+    assert not flight._hangs(0, last_sign)
+    flight._awake_since = flight._looked = time.time() - 9
+    flight._notice_sleep()
+    assert flight._hangs(0, last_sign)
 
 
 # Trials in one stack --------------------------------------------------------------------------------------------------

@@ -236,6 +236,8 @@ def test_a_worker_that_hangs_is_replaced(checkout: Path) -> None:
     assert process.returncode == 0, err
     assert [trial.state.name for trial in study().trials] == ["COMPLETE"] * 2
     assert study().trials[hanging.number].user_attrs["process"] != hanging.user_attrs["process"]
+    told = "its worker hung: no sign for 8 s (search.heartbeat)"
+    assert study().trials[hanging.number].user_attrs["failures"] == [told]
 
 
 @pytest.mark.slow

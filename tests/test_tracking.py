@@ -569,13 +569,16 @@ def test_training_goes_on_when_the_process_that_writes_is_gone(
         run.run_id  # noqa: B018
 
 
-def test_a_run_whose_process_died_with_its_machine_can_be_given_up(settings: Settings, client: Any) -> None:
-    """By its key, which is known before the run is; one that has ended stays as it is."""
+def test_a_run_whose_process_died_with_its_machine_can_be_given_up(
+    settings: Settings, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By its key, which is known before the run is; one that has ended stays as it is, one that never was is none."""
     tracker = Tracker(settings)
     begun, ended = tracker.trial(parent="a study", overrides=[]).__enter__(), record(settings)
-    for run in (begun.key, ended):
+    for run in (begun.key, ended, "0" * 32):
         tracker.abandon(run)
     tracker.wait()
+    assert not caplog.records
     assert client.get_run(begun.run_id).info.status == "KILLED"
     assert client.get_run(ended).info.status == "FINISHED"
 

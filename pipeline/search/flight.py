@@ -15,21 +15,21 @@ from optuna.trial import FrozenTrial, TrialState
 from pipeline.errors import PipelineError, StoreError
 from pipeline.search.crew import Crew, Shift, crew_of
 from pipeline.search.database import Patient
-from pipeline.search.orphans import Orphanage, bury
+from pipeline.search.orphans import DIED, Orphanage, bury
 from pipeline.search.progress import Bar, standing
 from pipeline.search.sessions import Session
 from pipeline.search.stopping import StopRules, most_trials
 from pipeline.search.trial import Job, Tracks
-from pipeline.search.worker import beat_of
+from pipeline.search.worker import STARTS_WITHIN, beat_of
 
 if TYPE_CHECKING:
     from pipeline.search.progress import Standing
 
 _LOOK_EVERY = 0.2  # seconds, at the workers
 _READ_EVERY = 1.0  # seconds, what they left in the study
+_ASLEEP = 10.0  # seconds between two of these looks: this process did not get on, so it cannot tell who does
 _ASK_EVERY = 10.0  # seconds, for trials whose machine is gone
 _WAIT_FOR_OTHERS = 2.0  # seconds between two looks whether other machines are done
-_STARTS_WITHIN = 120.0  # seconds to the first sign: until then it imports, which takes long on a busy machine
 _VAIN_STARTS = 3  # of a worker that dies before it has a trial: then it is not a trial that kills it
 
 
@@ -50,6 +50,8 @@ class Flight:
         self._shifts: dict[int, Shift] = {}  # worker's index -> what it is at
         self._names: dict[int, str] = {}
         self._begun: dict[int, float] = {}
+        self._hung: set[str] = set()  # workers that were ended
+        self._looked = self._awake_since = time.time()
         self._starts = self._vain = 0
         self._read = self._asked = 0.0
         self._left_waiting: object = None
@@ -108,7 +110,9 @@ class Flight:
 
     def _ended(self, index: int) -> None:
         died = self._shifts.pop(index).died()
-        lost = bury(self._study, self._storage, self._tracks, self._names[index])
+        name, silence = self._names[index], self._job.rules.heartbeat
+        hung = f"its worker hung: no sign for {silence:g} s (search.heartbeat)"
+        lost = bury(self._study, self._storage, self._tracks, name, hung if name in self._hung else DIED)
         if not died:
             self._end_those_in_line()
         if not died and not lost:
@@ -127,18 +131,27 @@ class Flight:
         if now - self._read >= _READ_EVERY:
             self._read = now
             left = self._study.user_attrs
+            self._notice_sleep()
             for index, shift in self._shifts.items():
                 if self._hangs(index, left):
+                    self._hung.add(self._names[index])
                     shift.end()
         if now - self._asked >= _ASK_EVERY:
             self._asked = now
             self._orphanage.take_back([self._names[index] for index in self._shifts])
 
+    def _notice_sleep(self) -> None:
+        """A machine that was suspended has silenced its workers, too: they are given their time anew."""
+        now = time.time()
+        if now - self._looked > _ASLEEP:
+            self._awake_since = now
+        self._looked = now
+
     def _hangs(self, index: int, left: Mapping[str, Any]) -> bool:
         begun, patience = self._has_begun(index, left), self._job.rules.heartbeat
         if beat_of(self._names[index]) not in left:
-            patience = max(patience, _STARTS_WITHIN)
-        return begun is not None and time.time() - begun > patience
+            patience = max(patience, STARTS_WITHIN)
+        return begun is not None and time.time() - max(begun, self._awake_since) > patience
 
     def _has_begun(self, index: int, left: Mapping[str, Any]) -> float | None:
         """When a worker last gave a sign, or was started; None while it waits for a place on a cluster."""

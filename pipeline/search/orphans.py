@@ -20,17 +20,18 @@ if TYPE_CHECKING:
     from pipeline.search.sessions import Session, Sign
     from pipeline.search.trial import Tracks
 
+DIED = "its worker process died, perhaps for lack of memory"
 _TAKES_OVER_WITHIN = 30.0  # seconds: by then a worker that took over a trial has put its own name on it
 
 
-def bury(study: Study, storage: BaseStorage, tracks: Tracks, worker: str) -> list[int]:
+def bury(study: Study, storage: BaseStorage, tracks: Tracks, worker: str, why: str = DIED) -> list[int]:
     """Give back the trials of a worker that died; it may have died of one of them, so each has ATTEMPTS such deaths.
 
     Returns the numbers of its trials.
     """
     lost = [trial for trial in _running(study) if trial.user_attrs.get("worker") == worker]
     for trial in lost:
-        failures = [*trial.user_attrs.get("failures", []), "its worker process died, perhaps for lack of memory"]
+        failures = [*trial.user_attrs.get("failures", []), why]
         note(study, storage, trial.number, failures=failures, alone=True)
         _abandon(trial, tracks)
         if len(failures) < ATTEMPTS:

@@ -36,6 +36,8 @@ from pipeline.search.study import ask, connect, give_back, is_held_by
 from pipeline.search.trial import Attempt, Job
 from pipeline.settings import DataSettings, Settings
 
+STARTS_WITHIN = 120.0
+"""Seconds to a worker's first epoch: until then it imports, which takes long on a busy machine."""
 _LOOKS = 50  # a second, of all workers together and at most one of each, whether the search is to end
 _SAME_FAILURES = 3  # in a row: then it is the search that is wrong, not a trial
 _MULTIPLICATIONS = 4e7
@@ -86,7 +88,7 @@ class Worker:
 
     def run(self) -> None:
         """One stack after another."""
-        self._live()
+        self._begin_to_live()
         if self._job.elsewhere:  # a cluster may have started it again, after the one of this name was killed
             bury(self._study, self._storage, self._job.track(self._job.settings), self._name)
         try:
@@ -299,6 +301,12 @@ class Worker:
         if is_called_back(self._study.user_attrs, self._job.session, self._job.rules.heartbeat):
             raise Stopped
 
+    def _begin_to_live(self) -> None:
+        """Say that it is there, and not to be counted as silent while it imports what it trains with."""
+        if not self._job.here:
+            silent_from = time.time() + max(0.0, STARTS_WITHIN - self._job.rules.heartbeat)
+            self._study.set_user_attr(beat_of(self._name), silent_from)
+
     def _live(self) -> None:
         """Say that this worker still gets on, often enough not to be taken for dead."""
         if not self._job.here and time.monotonic() - self._beat > self._job.rules.heartbeat / 10:
@@ -307,7 +315,7 @@ class Worker:
 
 
 def beat_of(worker: str) -> str:
-    """The study's attribute in which a worker leaves the time of its last epoch."""
+    """The study's attribute in which a worker leaves the time from which on its silence counts: its last epoch."""
     return f"beat of {worker}"
 
 

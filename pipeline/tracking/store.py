@@ -345,8 +345,11 @@ class Store:
             self.end(run_id, "KILLED")
 
     def abandon(self, run: str) -> None:
-        """KILLED, if it still says RUNNING; a run of another process, by its id or by its key."""
-        for found in self.runs(f"tags.`{_KEY}` = '{run}'") or [self._client.get_run(run)]:
+        """KILLED, if it still says RUNNING; a run of another process, by its id or by its key.
+
+        There may be none of that key: its process was killed before it had been made.
+        """
+        for found in self.runs(f"tags.`{_KEY}` = '{run}'") or self.runs(f"attributes.run_id = '{run}'"):
             if found.info.status == "RUNNING":
                 self.end(found.info.run_id, "KILLED")
 
