@@ -200,7 +200,7 @@ def test_a_worker_that_dies_is_replaced_and_its_trial_is_run_again(checkout: Pat
     wait_for(lambda: len(running()) == 2)
     dead = running()[0]
     os.kill(dead.user_attrs["process"], signal.SIGKILL)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     trials = study().trials
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 3
@@ -218,7 +218,7 @@ def test_a_trial_that_takes_its_worker_down_three_times_is_recorded_and_the_sear
         wait_for(lambda seen=tuple(killed): any(t.number == 0 and process_of(t) not in seen for t in running()))
         killed += [process_of(trial) for trial in running() if trial.number == 0]
         os.kill(killed[-1], signal.SIGKILL)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert [trial.state.name for trial in study().trials] == ["FAIL", "COMPLETE", "COMPLETE"]
     assert "trial   0  failed" in err
@@ -232,7 +232,7 @@ def test_a_worker_that_hangs_is_replaced(checkout: Path) -> None:
     wait_for(lambda: len(running()) == 2)
     hanging = running()[0]
     os.kill(hanging.user_attrs["process"], signal.SIGSTOP)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert [trial.state.name for trial in study().trials] == ["COMPLETE"] * 2
     assert study().trials[hanging.number].user_attrs["process"] != hanging.user_attrs["process"]
@@ -284,7 +284,7 @@ def rates(trials: list[optuna.trial.FrozenTrial]) -> set[float]:
     return {trial.params["optimizer.lr"] for trial in trials}
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
