@@ -75,7 +75,7 @@ compare-baselines: $(READY) ## a searched MLP against four other learners on pub
 	$(run) -m bench.baselines
 
 test: $(PACKAGES) check ## the whole test suite, after make check: make test ARGS="-k folds"
-	$(run) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(run) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: $(READY) ## lint, format and types
 	@$(BIN) -m ruff check

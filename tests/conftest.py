@@ -29,6 +29,11 @@ hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=
 hypothesis.settings.load_profile("reproducible")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores, since tests of servers and of killed processes mostly wait; each takes up to 1.3 GB."""
+    return min((os.cpu_count() or 1) + 1, 4)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with many slow tests first: each goes to a worker of pytest-xdist as a whole, and none shall begin a long
     one when the others have nothing left to do."""
