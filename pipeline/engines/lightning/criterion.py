@@ -37,6 +37,23 @@ class Shares(NamedTuple):
         return map(Shares, self.less.tensor_split(parts, 2), weights)
 
 
+class Decisions(NamedTuple):
+    """The same of binary cross-entropy: Σ rest·z - weight·log σ(z), over rows and outputs.
+
+    less, rest: minus the share q that says yes, and the share 1 - q that says no, (R, B, outputs). weight: both
+    together, (R, B, 1), or the same for all rows.
+    """
+
+    less: Tensor
+    rest: Tensor
+    weight: Tensor | float
+
+    def split(self, parts: int) -> Iterator[Decisions]:
+        """The same for parts of the rows."""
+        weights = self.weight.tensor_split(parts, 1) if isinstance(self.weight, Tensor) else [self.weight] * parts
+        return map(Decisions, self.less.tensor_split(parts, 1), self.rest.tensor_split(parts, 1), weights)
+
+
 class Labels(NamedTuple):
     """The same for any other loss: the arguments of `Criterion.rows`, and what to multiply each row's loss by."""
 
@@ -53,7 +70,7 @@ class Labels(NamedTuple):
             yield self._replace(targets=targets, mix=mix)
 
 
-Goal = Shares | Labels
+Goal = Shares | Decisions | Labels
 
 
 class Criterion:
@@ -132,6 +149,8 @@ class Criterion:
         share = (1 / total)[..., None] if isinstance(total, Tensor) else 1 / total
         if isinstance(self._loss, nn.CrossEntropyLoss):
             return list(self._shares(like, targets, class_weights, smoothing, share, mix))
+        if type(self._loss) is nn.BCEWithLogitsLoss and self._loss.weight is None and self._loss.pos_weight is None:
+            return list(self._decisions(like, targets, class_weights, share, mix))
         mixes = [None] * len(targets) if mix is None else map(Mix, *mix)
         shares = share if isinstance(share, Tensor) else [share] * len(targets)
         each = zip(targets, shares, mixes, strict=True)
@@ -163,12 +182,48 @@ class Criterion:
             return map(Shares, less.unbind(), -less.sum(1))
         return (Shares(one, share) for one in less.unbind())
 
+    def _decisions(
+        self, like: Tensor, targets: Tensor, class_weights: Tensor | None, share: Tensor | float, mix: Mix | None
+    ) -> Iterator[Decisions]:
+        """q is the one-hot target, or the labels; mixed, λ of it and 1 - λ of another row's; weighted as its row is."""
+
+        def weighted(targets: Tensor) -> tuple[Tensor, Tensor]:
+            yes = targets if self.task == "multilabel" else self._one_hot(targets, self._outputs, like.dtype)
+            if class_weights is None:
+                return yes.to(like.dtype), like.new_ones(())
+            weight = class_weights.expand(len(targets), *class_weights.shape).gather(2, targets)[..., None]
+            return yes * weight, weight
+
+        yes, weight = weighted(targets)
+        if mix is not None:
+            part = mix.share[..., None].to(like)
+            other, its_weight = weighted(mix.targets)
+            yes, weight = torch.lerp(other, yes, part), torch.lerp(its_weight, weight, part)
+        share = (share[..., None] if isinstance(share, Tensor) else share) / yes.shape[-1]
+        less, weight = yes * -share, weight * share
+        rest = less + weight
+        if weight.ndim == 0:
+            return (Decisions(*one, float(weight)) for one in zip(less, rest, strict=True))
+        return map(Decisions, less, rest, weight)
+
+    @property
+    def _outputs(self) -> int:
+        """Of a loss that decides for each class whether it is the one; of two classes, one is enough."""
+        return 1 if self.task == "binary" else self.classes
+
     @torch.no_grad()
     def gradient(self, logits: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
         """The loss (R,) of every replica, Σ loss / total over its rows, and its gradient by the logits (R, B, outputs).
 
-        Of the cross-entropy -Σ q·log softmax(z) it is p·Σq - q.
+        Of the cross-entropy -Σ q·log softmax(z) it is p·Σq - q, and of the binary one w·σ(z) - q.
         """
+        if isinstance(goal, Decisions):
+            log_p = F.logsigmoid(logits)
+            if isinstance(goal.weight, Tensor):
+                losses = torch.addcmul(goal.rest * logits, log_p, goal.weight, value=-1).sum((1, 2))
+                return losses, torch.addcmul(goal.less, logits.sigmoid(), goal.weight)
+            losses = torch.sub(goal.rest * logits, log_p, alpha=goal.weight).sum((1, 2))
+            return losses, torch.add(goal.less, logits.sigmoid(), alpha=goal.weight)
         if isinstance(goal, Shares):
             log_p = _log_softmax_of_classes(logits.permute(2, 0, 1))
             losses = (goal.less * log_p).sum((0, 2))
@@ -231,9 +286,9 @@ class Criterion:
 
     @staticmethod
     def _one_hot(targets: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:
-        """(n, outputs); with one output, the class number itself."""
+        """(…, outputs); with one output, the class number itself."""
         if outputs == 1:
-            return targets[:, None].to(dtype)
+            return targets[..., None].to(dtype)
         return F.one_hot(targets, outputs).to(dtype)
 
 
