@@ -12,9 +12,12 @@ import torch
 from torch import nn
 
 from pipeline import engines
+from pipeline.data import Task
 from pipeline.engines.batches import KeepMasks, epoch_rows
 from pipeline.engines.lightning import LightningEngine
+from pipeline.engines.lightning.augmenting import Mix
 from pipeline.engines.lightning.criterion import Criterion
+from pipeline.engines.lightning.goals import Goal
 from pipeline.engines.lightning.networks import build_network, restore_network
 from pipeline.engines.lightning.stacked import StackedNetwork, can_stack, stack
 from pipeline.folds import plan, refit_replica, replicas
@@ -118,6 +121,51 @@ def test_the_loss_of_a_replica_equals_the_formula(loss: str, weighted: bool) -> 
         w = None if class_weights is None else class_weights[replica]
         expected = _by_the_book(loss, logits[replica], targets[replica], w)
         assert got[replica].item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(
+    ("loss", "task", "outputs", "weighted"),
+    [
+        ("cross_entropy", "multiclass", 3, False),
+        ("bce", "binary", 1, False),
+        ("bce", "binary", 1, True),
+        ("bce", "multiclass", 3, True),
+        ("bce", "multilabel", 3, False),
+        ("mse", "regression", 1, False),
+        ("huber", "regression", 1, False),
+    ],
+)
+def test_the_gradient_written_out_is_that_of_autograd(
+    loss: str, task: Task, outputs: int, weighted: bool, mixed: bool
+) -> None:
+    torch.manual_seed(0)
+    logits = 5 * torch.randn(2, 20, outputs, dtype=torch.float64, requires_grad=True)
+    classes = 0 if task in ("regression", "multilabel") else max(outputs, 2)
+    if classes:
+        targets, others = torch.randint(0, classes, (2, 2, 20))
+    else:
+        targets, others = torch.randint(0, 2, (2, 2, 20, 3)).double() if outputs > 1 else torch.randn(2, 2, 20).double()
+    weights = torch.rand(2, classes, dtype=torch.float64) + 0.1 if weighted else None
+    mix = Mix(others, torch.rand(2, 20, dtype=torch.float64)) if mixed else None
+    criterion = Criterion(compose([f"loss={loss}"]).loss, task, classes)
+    losses, _ = criterion.rows(logits, targets, weights, None, mix)
+    total = torch.tensor([[12.0, 17.0]], dtype=torch.float64) if weighted else 20.0
+    steps = None if mix is None else Mix(mix.targets[None], mix.share[None])
+    (goal,) = criterion.goals(logits.detach(), targets[None], weights, None, total, steps)
+
+    got, gradient = criterion.gradient(logits.detach(), goal)
+
+    means = losses.sum(1) / (total[0] if isinstance(total, torch.Tensor) else total)
+    torch.testing.assert_close(got, means.detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradient, torch.autograd.grad(means.sum(), logits)[0], rtol=1e-12, atol=1e-15)
+    halves = [criterion.gradient(logits.detach()[:, rows], part) for rows, part in _halves(goal)]
+    torch.testing.assert_close(sum(one for one, _ in halves), got, rtol=1e-12, atol=0)
+    torch.testing.assert_close(torch.cat([one for _, one in halves], 1), gradient, rtol=0, atol=1e-15)
+
+
+def _halves(goal: Goal) -> list[tuple[slice, Goal]]:
+    return list(zip([slice(0, 10), slice(10, 20)], goal.split(2), strict=True))
 
 
 def _by_the_book(loss: str, logits: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor | None) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.engines.lightning.augmenting import Mix
+from pipeline.engines.lightning.goals import Decisions, Goal, Labels, Shares, Values
 from pipeline.errors import ConfigError
 from pipeline.models.losses import QuantileLoss
 
@@ -19,58 +20,6 @@ if TYPE_CHECKING:
     from pipeline.settings import LossSettings
 
 _ON_VALUES = (nn.MSELoss, nn.L1Loss, nn.HuberLoss, nn.SmoothL1Loss, QuantileLoss)
-
-
-class Shares(NamedTuple):
-    """What a step of cross-entropy is to reach: its loss is Σ less·log p, with p = softmax(z), over rows and classes.
-
-    less: minus the share q of every class in the loss, (outputs, R, B). weight: Σ q over the classes, (R, B), or the
-    same for all rows.
-    """
-
-    less: Tensor
-    weight: Tensor | float
-
-    def split(self, parts: int) -> Iterator[Shares]:
-        """The same for parts of the rows."""
-        weights = self.weight.tensor_split(parts, 1) if isinstance(self.weight, Tensor) else [self.weight] * parts
-        return map(Shares, self.less.tensor_split(parts, 2), weights)
-
-
-class Decisions(NamedTuple):
-    """The same of binary cross-entropy: Σ rest·z - weight·log σ(z), over rows and outputs.
-
-    less, rest: minus the share q that says yes, and the share 1 - q that says no, (R, B, outputs). weight: both
-    together, (R, B, 1), or the same for all rows.
-    """
-
-    less: Tensor
-    rest: Tensor
-    weight: Tensor | float
-
-    def split(self, parts: int) -> Iterator[Decisions]:
-        """The same for parts of the rows."""
-        weights = self.weight.tensor_split(parts, 1) if isinstance(self.weight, Tensor) else [self.weight] * parts
-        return map(Decisions, self.less.tensor_split(parts, 1), self.rest.tensor_split(parts, 1), weights)
-
-
-class Labels(NamedTuple):
-    """The same for any other loss: the arguments of `Criterion.rows`, and what to multiply each row's loss by."""
-
-    targets: Tensor
-    share: Tensor | float  # (R, 1), or the same for all
-    class_weights: Tensor | None
-    smoothing: Tensor | None
-    mix: Mix | None
-
-    def split(self, parts: int) -> Iterator[Labels]:
-        """The same for parts of the rows."""
-        mixes = [None] * parts if self.mix is None else self.mix.split(parts)
-        for targets, mix in zip(self.targets.tensor_split(parts, 1), mixes, strict=True):
-            yield self._replace(targets=targets, mix=mix)
-
-
-Goal = Shares | Decisions | Labels
 
 
 class Criterion:
@@ -151,8 +100,10 @@ class Criterion:
             return list(self._shares(like, targets, class_weights, smoothing, share, mix))
         if type(self._loss) is nn.BCEWithLogitsLoss and self._loss.weight is None and self._loss.pos_weight is None:
             return list(self._decisions(like, targets, class_weights, share, mix))
-        mixes = [None] * len(targets) if mix is None else map(Mix, *mix)
         shares = share if isinstance(share, Tensor) else [share] * len(targets)
+        if self.task == "regression" and type(self._loss) is nn.MSELoss and mix is None:
+            return list(map(Values, targets, shares))
+        mixes = [None] * len(targets) if mix is None else map(Mix, *mix)
         each = zip(targets, shares, mixes, strict=True)
         return [Labels(own, part, class_weights, smoothing, mixed) for own, part, mixed in each]
 
@@ -215,24 +166,10 @@ class Criterion:
     def gradient(self, logits: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
         """The loss (R,) of every replica, Σ loss / total over its rows, and its gradient by the logits (R, B, outputs).
 
-        Of the cross-entropy -Σ q·log softmax(z) it is p·Σq - q, and of the binary one w·σ(z) - q.
+        Of a loss without a form of its own in `goals` it is autograd's.
         """
-        if isinstance(goal, Decisions):
-            log_p = F.logsigmoid(logits)
-            if isinstance(goal.weight, Tensor):
-                losses = torch.addcmul(goal.rest * logits, log_p, goal.weight, value=-1).sum((1, 2))
-                return losses, torch.addcmul(goal.less, logits.sigmoid(), goal.weight)
-            losses = torch.sub(goal.rest * logits, log_p, alpha=goal.weight).sum((1, 2))
-            return losses, torch.add(goal.less, logits.sigmoid(), alpha=goal.weight)
-        if isinstance(goal, Shares):
-            log_p = _log_softmax_of_classes(logits.permute(2, 0, 1))
-            losses = (goal.less * log_p).sum((0, 2))
-            p = log_p.exp_()
-            if isinstance(goal.weight, Tensor):
-                gradient = torch.addcmul(goal.less, p, goal.weight)
-            else:
-                gradient = torch.add(goal.less, p, alpha=goal.weight)
-            return losses, gradient.permute(1, 2, 0)
+        if not isinstance(goal, Labels):
+            return goal.gradient(logits)
         with torch.enable_grad():
             logits = logits.detach().requires_grad_()
             rows, _ = self.rows(logits, goal.targets, goal.class_weights, goal.smoothing, goal.mix)
@@ -294,8 +231,3 @@ class Criterion:
 
 def _blend(own: Tensor | None, other: Tensor | None, mix: Mix) -> Tensor | None:
     return None if own is None or other is None else torch.lerp(other, own, mix.share.to(own))
-
-
-def _log_softmax_of_classes(logits: Tensor) -> Tensor:
-    """Over the first axis: there torch's kernel runs along rows, on some machines ten times faster for ten classes."""
-    return F.log_softmax(logits.contiguous(), dim=0)

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.data import Dataset
 from pipeline.engines.batches import Encodings
 from pipeline.engines.lightning.augmenting import Mix
-from pipeline.engines.lightning.criterion import Goal
+from pipeline.engines.lightning.goals import Goal
 from pipeline.folds import Replica
 
 _SCALED_AT_MOST = 2**22
