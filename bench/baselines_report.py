@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isclose
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
@@ -98,7 +99,7 @@ def _scores_table(scores: Sequence[Score]) -> str:
         for name in names:
             values = [one.value for one in of(scores, table, name)]
             text = f"{number(fmean(values))} ± {number(stdev(values))}"
-            cells.append(f"**{text}**" if name == best else text)
+            cells.append(f"**{text}**" if name in best else text)
         lines.append(cells)
     lines.append(
         ["seconds a split", "", "", *(f"{fmean([s.seconds for s in scores if s.competitor == n]):.1f}" for n in names)]
@@ -106,12 +107,15 @@ def _scores_table(scores: Sequence[Score]) -> str:
     return _markdown(lines)
 
 
-def _best(scores: Sequence[Score], table: str, names: Sequence[str]) -> str:
+def _best(scores: Sequence[Score], table: str, names: Sequence[str]) -> list[str]:
+    """Several where they tie."""
+
     def mean(name: str) -> float:
         return fmean(one.value for one in of(scores, table, name))
 
     more = direction(of(scores, table, names[0])[0].metric) == "maximize"
-    return max(names, key=mean) if more else min(names, key=mean)
+    best = max(map(mean, names)) if more else min(map(mean, names))
+    return [name for name in names if isclose(mean(name), best)]
 
 
 def _duels_table(fought: Sequence[Duel]) -> str:
@@ -125,10 +129,12 @@ def _duels_table(fought: Sequence[Duel]) -> str:
 
 def _balance(fought: Sequence[Duel]) -> str:
     won, lost = (sum(duel.p < LEVEL and sign * duel.test.difference.mean > 0 for duel in fought) for sign in (1, -1))
-    ahead = sum(duel.test.difference.mean > 0 for duel in fought)
+    leads = [duel.test.difference.mean for duel in fought]
+    ahead, behind = (sum(sign * lead > 1e-9 for lead in leads) for sign in (1, -1))
     return (
         f"Of {len(fought)} pairs, ours is shown to be better in {won} and worse in {lost}; in the others these splits "
-        f"show no difference. Its mean is ahead in {ahead}."
+        f"show no difference. "
+        f"Its mean is ahead in {ahead}, behind in {behind} and level in {len(fought) - ahead - behind}."
     )
 
 

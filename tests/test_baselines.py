@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import shlex
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline import folds
 from pipeline.data import load
 from pipeline.settings import compose
 from pipeline.statistics import corrected_t_test
+from tests.test_readme import commands
 
 OURS, OTHER = baselines.OURS, "random forest"
 OTHERS = ("logistic or ridge regression", "scikit-learn's MLP")
@@ -32,7 +34,12 @@ def test_who_loses_is_called_so() -> None:
     text = as_text(scores([0.80, 0.81, 0.80, 0.79], [0.95, 0.97, 0.95, 0.93]), OURS)
     assert "**ours loses**" in text
     assert "better in 0 and worse in 1" in text
+    assert "ahead in 0, behind in 1 and level in 0" in text
     assert "**0.9500 ± 0.0163**" in text  # the best mean stands out
+
+
+def test_all_who_tie_for_the_best_stand_out() -> None:
+    assert as_text(scores([0.9, 1.0], [1.0, 0.9]), OURS).count("**0.9500 ± 0.0707**") == 2
 
 
 def test_of_errors_less_is_better() -> None:
@@ -63,20 +70,32 @@ def test_all_learn_from_rows_prepared_by_development_rows_alone() -> None:
     np.testing.assert_allclose(prepared[plan.development].mean(axis=0), 0, atol=1e-5)
 
 
+def test_the_commands_of_the_page_are_understood() -> None:
+    asked = commands(baselines.PAGE.read_text(encoding="utf-8"))
+    assert asked
+    for words in asked:
+        assert words[:2] == ["make", "compare-baselines"]
+        assert baselines.parse(shlex.split(words[2].removeprefix("ARGS="))).splits >= 2
+
+
 @pytest.mark.slow
-def test_a_contest_is_kept_split_by_split(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """One small table, two splits, three trials; of two others the first setting of their grids."""
+def test_a_contest_goes_on_where_it_was(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One small table, one split known and one to run, two trials; of two others the first setting of their grids."""
     whole = baselines.learners
     monkeypatch.setattr(baselines, "learners", lambda *what: {name: _first(whole(*what)[name]) for name in OTHERS})
     short = [one.replace("max_epochs=60", "max_epochs=4") for one in baselines.TRAINING]
     monkeypatch.setattr(baselines, "TRAINING", short)
-    asked = ["--tables", "iris", "--splits", "2", "--trials", "3", "--to", "kept.json"]
+    monkeypatch.setattr(baselines, "SPACE", ("optimizer.lr=0.003,0.03",))
+    names = (OURS, *OTHERS)
+    earlier = [asdict(Score("iris", 0, name, "accuracy", 0.9, 1.0, 120, 30)) for name in names]
+    Path("kept.json").write_text(json.dumps(earlier), encoding="utf-8")
+    asked = ["--tables", "iris", "--splits", "2", "--trials", "2", "--to", "kept.json"]
     baselines.main(asked)
     printed = capsys.readouterr().out
     kept = json.loads(Path("kept.json").read_text(encoding="utf-8"))
-    assert [one["competitor"] for one in kept[:3]] == [OURS, *OTHERS]
-    assert len(kept) == 6
-    assert all(one["value"] > 0.5 for one in kept if one["competitor"] != OURS)
+    assert kept[:3] == earlier
+    assert [(one["split"], one["competitor"]) for one in kept[3:]] == [(1, name) for name in names]
+    assert all(one["value"] > 0.5 for one in kept[4:])
     assert "| iris | 120, 30 | accuracy |" in printed
     assert Path("kept.png").stat().st_size > 10_000
 
