@@ -26,6 +26,7 @@
     export        finished models, loadable without this project
     deployment    finished models in use
     repetition    a recorded run, trained again
+    workbench     the same from Python: `from pipeline import Experiment`
     estimator     scikit-learn's interface
     seeds         settings that are chosen, with several seeds
     cli           `mlp-pipeline`, the scripts under one name
@@ -44,6 +45,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pipeline.estimator import MLPClassifier as MLPClassifier
     from pipeline.estimator import MLPRegressor as MLPRegressor
+    from pipeline.workbench import Experiment as Experiment
 
 # GNU OpenMP reads it when torch is loaded, so it stands where nothing can have loaded torch before. By default a thread
 # that waits for another spins for about a millisecond; beside any other busy process that made a training step ten
@@ -52,7 +54,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __version__ = "0.1.0"
 
-_LATE = {"MLPClassifier": "estimator", "MLPRegressor": "estimator"}
+_LATE = {"Experiment": "workbench", "MLPClassifier": "estimator", "MLPRegressor": "estimator"}
 """What may be imported from here, and the module that it is in: to import this package must cost nothing."""
 
 

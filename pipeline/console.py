@@ -141,10 +141,11 @@ def _draw(outcome: Outcome, folder: Path, overrides: Sequence[str] | None) -> di
 def summary(result: RunResult, output: str | Path, hint: str = "") -> str:
     """The last lines of a run: scores, what to know about them, and where to look further.
 
-    hint: a command or a link, as `tracking.Tracker.hint` gives it.
+    output: empty where nothing was written. hint: a command or a link, as `tracking.Tracker.hint` gives it.
     """
     lines = [_score_line(result, name) for name in _main_metrics(result)] if result.cv else [_no_score(result)]
-    return "\n".join([*lines, *result.notes, f"Files: {output}", *([f"Runs:  {hint}"] if hint else [])])
+    places = {"Files: ": str(output), "Runs:  ": hint}
+    return "\n".join([*lines, *result.notes, *(f"{what}{where}" for what, where in places.items() if where)])
 
 
 class Progress:

@@ -88,7 +88,7 @@ def finish(outcome: Outcome, observer: Observer | None = None) -> Outcome:
     replica = refit_replica(data, settings, the_plan, epochs=_refit_epochs(outcome.result))
     engine = engines.create(settings)
     (final,) = engine.fit([replica], data, observer or _nobody)
-    predictions = None
+    predictions, together = None, dict[str, float]()
     threshold = middle([fold.threshold for fold in outcome.result.folds])
     final = _moved(replica, final, threshold)
     refit = _fold_result(data, replica, final, threshold)
@@ -96,9 +96,10 @@ def finish(outcome: Outcome, observer: Observer | None = None) -> Outcome:
         predictions = engine.predict(replica, final, data, the_plan.test)
         scores = score(data, the_plan.test, predictions)
         refit = replace(refit, scores=scores, scored_rows=len(the_plan.test))
+        together = _together(outcome, engine)
     seconds = outcome.result.seconds + time.perf_counter() - started
-    notes = (*outcome.result.notes, *_notes_of_refit(the_plan, final))
-    result = replace(outcome.result, refit=refit, seconds=seconds, notes=notes)
+    notes = (*outcome.result.notes, *_notes_of_refit(the_plan, final), *_note_of_folds(outcome.result, together))
+    result = replace(outcome.result, refit=refit, seconds=seconds, notes=notes, ensemble=together)
     return replace(outcome, result=result, final_replica=replica, final=final, test_predictions=predictions)
 
 
@@ -212,6 +213,24 @@ def _notes_of_refit(the_plan: Plan, final: Fitted) -> list[str]:
         why = f": {final.failure}" if final.failure else ""
         return [f"The refit ended as {final.status}{why}. So it was not scored on the test rows."]
     return [f"{len(the_plan.test)} test rows were scored once, by the refit."] if len(the_plan.test) else []
+
+
+def _together(outcome: Outcome, engine: engines.Engine) -> dict[str, float]:
+    """Scores of the test rows by the folds' networks together; nothing where there are not several at hand."""
+    pairs = list(zip(outcome.replicas, outcome.fitted, strict=True))
+    if len(pairs) < 2:
+        return {}
+    answers = [engine.predict(*pair, outcome.data, outcome.plan.test) for pair in pairs]
+    return score(outcome.data, outcome.plan.test, np.mean(answers, axis=0))
+
+
+def _note_of_folds(result: RunResult, together: dict[str, float]) -> list[str]:
+    if result.primary not in together:
+        return []
+    return [
+        f"The {len(result.folds)} networks of the folds, their answers averaged, have {result.primary} "
+        f"{together[result.primary]:.4f} on the test rows (export=folds exports them); nothing was chosen by that."
+    ]
 
 
 def _nobody(_: Sequence[Epoch]) -> None:

@@ -109,6 +109,8 @@ class RunResult:
     seconds: float = math.nan
     data: Mapping[str, Any] = field(default_factory=dict)  # name, rows, features, classes, fingerprint
     notes: tuple[str, ...] = ()  # what the reader must know, e.g. which rows selected what
+    ensemble: Mapping[str, float] = field(default_factory=dict)
+    """Scores of the test rows by the mean of what the folds' networks answer; empty where they are not at hand."""
 
     @property
     def status(self) -> Status:

@@ -29,7 +29,7 @@ ROWS = (  # lowest first
     {"search", "tracking", "export", "compare"},
     {"deployment", "repetition", "seeds"},
     {"console", "arguments"},
-    {"cli", "estimator"},
+    {"cli", "estimator", "workbench"},
 )
 PEERS = {
     "settings": {"metrics"},

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline import engines, experiment
+from pipeline.export.live import LiveModel
 from pipeline.results import RunResult, Status
 from pipeline.settings import compose
 from pipeline.statistics import summarize
@@ -136,5 +137,12 @@ def test_digits_are_recognised() -> None:
     outcome = experiment.run(small("model.hidden=[64]", "trainer.max_epochs=15", "optimizer.lr=0.005"))
     assert outcome.result.cv["accuracy"].mean > 0.96
     assert outcome.result.test["accuracy"] > 0.95
-    assert outcome.result.notes[-1] == f"{len(outcome.plan.test)} test rows were scored once, by the refit."
+    assert outcome.result.notes[-2] == f"{len(outcome.plan.test)} test rows were scored once, by the refit."
+    answers = LiveModel(outcome, folds=True).answers(outcome.data.inputs[outcome.plan.test])
+    right = float(np.mean(answers.argmax(axis=1) == outcome.data.targets[outcome.plan.test]))
+    assert outcome.result.ensemble["accuracy"] == pytest.approx(right)
+    assert f"3 networks of the folds, their answers averaged, have accuracy {right:.4f}" in outcome.result.notes[-1]
+    assert RunResult.from_json(outcome.result.to_json()).ensemble == outcome.result.ensemble
+    refitted = experiment.refit(outcome.settings, outcome.data, outcome.result)
+    assert refitted.result.ensemble == {}, "their networks are gone"
     assert outcome.result.cv["accuracy"].low < outcome.result.test["accuracy"]

@@ -33,7 +33,7 @@ from pipeline.settings import (
     summary,
 )
 from pipeline.settings.composition import CONF
-from pipeline.settings.reproduction import _written
+from pipeline.settings.reproduction import written
 from pipeline.settings.signatures import UnknownTarget, signature_of
 from tests.test_conf import NEEDS
 
@@ -512,7 +512,7 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=
     ),
 )
 def test_any_settings_lead_back_to_their_overrides(choices: dict[str, str], values: dict[str, object]) -> None:
-    settings = compose([*(f"{k}={v}" for k, v in choices.items()), *(f"{k}={_written(v)}" for k, v in values.items())])
+    settings = compose([*(f"{k}={v}" for k, v in choices.items()), *(f"{k}={written(v)}" for k, v in values.items())])
     given_back = overrides_for(settings)
     assert same(compose(given_back), settings)
     assert len(given_back) <= len(choices) + len(values)
@@ -526,7 +526,7 @@ def test_any_settings_lead_back_to_their_overrides(choices: dict[str, str], valu
     )
 )
 def test_hydra_reads_a_value_as_it_was_written(value: object) -> None:
-    override = OverridesParser.create().parse_override(f"key={_written(value)}")
+    override = OverridesParser.create().parse_override(f"key={written(value)}")
     assert not override.is_sweep_override()
     config = OmegaConf.create({})
     OmegaConf.update(config, "key", override.value(), force_add=True)

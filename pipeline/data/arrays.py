@@ -38,6 +38,30 @@ def load(settings: DataSettings, _seed: int) -> Dataset:
         parts = _from_npz(path, settings)
     else:
         parts = [(_array(path), _array(_targets_beside(path, settings)))]
+    return _dataset(path, parts, settings, str(path.absolute()))
+
+
+def from_arrays(inputs: np.ndarray, targets: np.ndarray, settings: DataSettings) -> Dataset:
+    """As `load`, of arrays that are in memory: rows (n, …) and their targets, or labels (n, labels).
+
+    `data.path` is not read: its name names the data.
+    """
+    if inputs.ndim == 0 or targets.ndim == 0:
+        raise DataError("Inputs must be rows, (n, …), with a target each, (n,). Got a single number.")
+    return _dataset(Path(settings.path), [(inputs, without_objects(targets))], settings, "the arrays")
+
+
+def without_objects(targets: np.ndarray) -> np.ndarray:
+    """Texts as NumPy keeps them, where they came as Python objects. Raises DataError where one is missing."""
+    if targets.dtype != object:
+        return targets
+    missing = next((row for row, value in enumerate(targets.ravel()) if value is None or value != value), None)
+    if missing is not None:
+        raise DataError(f"The targets have no value in row {missing} (counted from 0); leave such rows out.")
+    return targets.astype(str)
+
+
+def _dataset(path: Path, parts: list[tuple[np.ndarray, np.ndarray]], settings: DataSettings, origin: str) -> Dataset:
     inputs = [_inputs(path, x) for x, _ in parts]
     if len({x.shape[1:] for x in inputs}) > 1:
         raise DataError(f"{path}: training rows have shape {inputs[0].shape[1:]}, test rows {inputs[1].shape[1:]}.")
@@ -56,20 +80,19 @@ def load(settings: DataSettings, _seed: int) -> Dataset:
         feature_names=(),
         fingerprint=fingerprint(everything, target.values, test),
         test_rows=test,
-        origin=str(path.absolute()),
-        summary=_summary(path, everything, target, test, settings),
+        origin=origin,
+        summary=_summary(origin, everything, target, test, settings),
     )
 
 
-def _summary(path: Path, inputs: np.ndarray, target: Target, test: np.ndarray | None, settings: DataSettings) -> str:
+def _summary(origin: str, inputs: np.ndarray, target: Target, test: np.ndarray | None, settings: DataSettings) -> str:
     shape = " × ".join(map(str, inputs.shape[1:]))
     own = f", the last {len(test):,} of them its own test rows" if test is not None else ""
     mapped = ", read from the disk as they are needed" if isinstance(inputs, np.memmap) else ""
     other = "" if settings.task else f", since {target.why}; data.task=… says otherwise"
     which = f" of {len(target.names)}" if target.names else ""
     return (
-        f"{path.absolute()}: {len(inputs):,} rows of {shape} {inputs.dtype}{own}{mapped}.\n"
-        f"Target: {target.task}{which}{other}."
+        f"{origin}: {len(inputs):,} rows of {shape} {inputs.dtype}{own}{mapped}.\nTarget: {target.task}{which}{other}."
     )
 
 

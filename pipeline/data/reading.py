@@ -7,6 +7,7 @@ and takes what is left of a cut-off file. So a text file is walked through first
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -43,12 +44,14 @@ class Read:
 
 
 def read(settings: DataSettings) -> Read:
-    """What `data.path` names: a file by its ending, or a database with `data.query`.
+    """What `data.path` names: a file by its ending, a database with `data.query`, or a frame as `module:name`.
 
     Raises DataError for whatever is missing, damaged or too large.
     """
     if "://" in settings.path:
         return _database(settings)
+    if settings.module:
+        return _in_python(settings.module, settings.path.rpartition(":")[2])
     path = Path(settings.path)
     reader = _READERS.get(path.suffix.lower())
     demand_file(path)
@@ -58,6 +61,42 @@ def read(settings: DataSettings) -> Read:
             f"data.query. Got {path.suffix or 'no ending'!r} instead."
         )
     return reader(path, settings)
+
+
+def framed(frame: pd.DataFrame, origin: str) -> Read:
+    """A frame that is in memory; its index is not learnt from."""
+    twice = [str(name) for name in frame.columns[frame.columns.duplicated()]]
+    if twice:
+        raise DataError(f"{_capital(origin)} has the column {twice[0]!r} several times; rename all but one of them.")
+    if not len(frame):
+        raise DataError(f"{_capital(origin)} has no rows.")
+    named = frame.set_axis([str(name) for name in frame.columns], axis=1).reset_index(drop=True)
+    return Read(named, origin, _row)
+
+
+def _capital(origin: str) -> str:
+    return origin[0].upper() + origin[1:] if origin.startswith("the ") else origin
+
+
+def _in_python(module: str, name: str) -> Read:
+    """The frame of that name, or what the function of that name returns."""
+    import pandas as pd
+
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # what the module itself lacks
+        raise DataError(
+            f"data.path={module}:{name}: there is no module {error.name}; add its folder to PYTHONPATH, or install it."
+        ) from error
+    frame = found() if callable(found) else found
+    if not isinstance(frame, pd.DataFrame):
+        what = "nothing" if found is None else type(frame).__name__
+        raise DataError(
+            f"data.path={module}:{name} must be a pandas frame, or a function that returns one. Got {what} instead."
+        )
+    return framed(frame, f"{module}:{name}")
 
 
 def demand_file(path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.data import Dataset, fingerprint
 from pipeline.data.columns import Dropped, Typed, moments, typed
-from pipeline.data.reading import Read, read
+from pipeline.data.reading import Read, framed, read
 from pipeline.data.targets import Target, target_of
 from pipeline.errors import DataError
 
@@ -31,13 +31,7 @@ def load(settings: DataSettings, _seed: int) -> Dataset:
 
 def from_frame(frame: pd.DataFrame, settings: DataSettings) -> Dataset:
     """As `load`, of a frame that is in memory. Its index is not learnt from; `data.path` is not read."""
-    twice = [str(name) for name in frame.columns[frame.columns.duplicated()]]
-    if twice:
-        raise DataError(f"The frame has the column {twice[0]!r} several times; rename all but one of them.")
-    if not len(frame):
-        raise DataError("The frame has no rows.")
-    named = frame.set_axis([str(name) for name in frame.columns], axis=1).reset_index(drop=True)
-    return _dataset(Read(named, "the frame", lambda row: f"row {row + 1}"), settings)
+    return _dataset(framed(frame, "the frame"), settings)
 
 
 def _dataset(table: Read, settings: DataSettings) -> Dataset:
@@ -69,7 +63,7 @@ def _dataset(table: Read, settings: DataSettings) -> Dataset:
 
 
 def _name(settings: DataSettings) -> str:
-    return "table" if "://" in settings.path else Path(settings.path).stem
+    return "table" if "://" in settings.path else Path(settings.path.rpartition(":")[2]).stem
 
 
 def _demand_columns(table: Read, targets: Sequence[str], settings: DataSettings) -> None:

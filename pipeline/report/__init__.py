@@ -32,7 +32,7 @@ from pipeline.figures.trials import (
     settings_of,
 )
 from pipeline.metrics import Metric, metrics_of
-from pipeline.report.page import Card, Page, Picture, Table, charts, picture, render
+from pipeline.report.page import Card, Page, Picture, Table, charts, fragment, picture, render
 from pipeline.report.words import caveats, interval, number, search_caveats, seen, shown, training
 from pipeline.results import FoldResult, RunResult
 from pipeline.settings.summary import network, validation
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pipeline.experiment import Outcome
     from pipeline.settings import Settings
 
-__all__ = ["Study", "interactive", "of_outcome", "of_study"]
+__all__ = ["Study", "fragment", "in_short", "interactive", "of_outcome", "of_study"]
 
 _TOP = 10
 
@@ -96,6 +96,14 @@ def of_outcome(outcome: Outcome, figures: Mapping[str, Figure], commands: Mappin
         footer=_footer(result),
     )
     return render(page)
+
+
+def in_short(outcome: Outcome, figures: Mapping[str, Figure]) -> str:
+    """Scores, what to know about them, and a few figures, as a part of a notebook."""
+    result = outcome.result
+    goal = _metric(result, result.primary)
+    title = f"{_title(result, goal.name)} · {network(outcome.settings)}"
+    return fragment(title, _scores(result, result.test, goal), result.notes, figures)
 
 
 def _folds(result: RunResult, goal: Goal) -> Table:
@@ -260,12 +268,15 @@ def _scores(result: RunResult, test: Mapping[str, float], goal: Goal) -> Table |
     names = sorted(dict.fromkeys([*result.cv, *test]), key=lambda name: name != goal.name)
     if not names:
         return None
-    head = ("metric", f"mean of {len(result.folds)}", "95 % interval", "std", *(["test"] if test else []))
+    tested = {"test": test, "test, folds together": result.ensemble} if test else {}
+    tested = {what: scores for what, scores in tested.items() if scores}
+    head = ("metric", f"mean of {len(result.folds)}", "95 % interval", "std", *tested)
     lines = []
     for name in names:
         cv = result.cv.get(name)
         cells = [number(cv.mean), f"{number(cv.low)} … {number(cv.high)}", number(cv.std)] if cv else [ABSENT] * 3
-        lines.append((shown(name), *cells, *([number(test[name]) if name in test else ABSENT] if test else [])))
+        cells += [number(scores[name]) if name in scores else ABSENT for scores in tested.values()]
+        lines.append((shown(name), *cells))
     return Table("All metrics", head, lines, text_columns=(0,))
 
 

@@ -114,6 +114,12 @@ def render(page: Page) -> str:
     return str(_template("report.html").render(page=page))
 
 
+def fragment(title: str, scores: Table | None, notes: Sequence[str], figures: Mapping[str, Figure]) -> str:
+    """A part of somebody else's page, such as the cell of a notebook, which brings its own style."""
+    pictures = [picture(*pair) for pair in figures.items()]
+    return str(_template("fragment.html").render(title=title, scores=scores, notes=notes, pictures=pictures))
+
+
 def charts(title: str, drawn: Sequence[Chart]) -> str:
     """Interactive charts as one page, plotly's script once in it."""
     from plotly.offline import get_plotlyjs

@@ -169,6 +169,8 @@ def understand(
 
 def _for_any_folder(settings: Settings) -> Settings:
     """For workers with another working directory."""
+    if "://" in settings.data.path or settings.data.module:
+        return settings
     path = str(Path(settings.data.path).expanduser().absolute())
     return settings.model_copy(update={"data": settings.data.model_copy(update={"path": path})})
 

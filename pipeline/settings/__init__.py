@@ -22,7 +22,7 @@ from __future__ import annotations
 from pipeline.settings.choices import takes
 from pipeline.settings.composition import checked, compose, compose_values, groups
 from pipeline.settings.explanation import explain
-from pipeline.settings.reproduction import describe, overrides_for, reproduce_command
+from pipeline.settings.reproduction import describe, overrides_for, reproduce_command, written
 from pipeline.settings.schema import (
     ActivationSettings,
     AugmentationSettings,
@@ -76,4 +76,5 @@ __all__ = [
     "overrides_for",
     "reproduce_command",
     "takes",
+    "written",
 ]

@@ -65,7 +65,7 @@ def _overrides(settings: Settings, config_dir: Path | None) -> Iterator[str]:
         if value is _ABSENT or (key in _FREE and present not in ({}, _ABSENT)):
             yield f"~{key}"
         if value is not _ABSENT:
-            yield f"{key}={_written(value)}"
+            yield f"{key}={written(value)}"
 
 
 def _nearest_option(
@@ -144,14 +144,14 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A value in the grammar of Hydra's overrides."""
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{_escaped(name)}:{_written(inner)}" for name, inner in value.items()) + "}"
+        return "{" + ",".join(f"{_escaped(name)}:{written(inner)}" for name, inner in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_written, value)) + "]"
+        return "[" + ",".join(map(written, value)) + "]"
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else repr(value)

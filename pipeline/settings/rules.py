@@ -94,6 +94,11 @@ def _own_data(settings: Settings) -> Iterator[Problem]:
             yield Problem(f"data.{name}", f"is for data={' and '.join(meant)}; data={data.name} has no use for it.")
     if data.name != "table":
         return
+    if data.module and not any(f"{data.module}.".startswith(f"{name}.") for name in settings.allow_targets):
+        yield Problem(
+            "data.path",
+            f"{data.path} runs code of the module {data.module}. To allow it: 'allow_targets=[{data.module}]'.",
+        )
     if data.normalize == "channel":
         yield Problem("data.normalize", "must be feature or none for a table, whose columns are scaled one by one.")
     if data.group is not None and method != "group":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -72,7 +73,8 @@ class DataSettings(Section):
     name: Text
     """A key of pipeline.data.sources.SOURCES."""
     path: Text
-    """Folder of downloaded files, or your own file, folder or database; relative to the working directory."""
+    """Folder of downloaded files, or your own file, folder or database; relative to the working directory. Of a table
+    also `module:name`, a pandas frame, or a function that returns one."""
     normalize: Literal["feature", "channel", "none"]
     """Learnt from each fold's training rows: zero mean, unit variance, of inputs and of a regression's values."""
     limit: Count | None
@@ -113,6 +115,12 @@ class DataSettings(Section):
     """Your own text file: how its letters are written; utf-8, latin-1, utf-16, …"""
     day_first: bool | None = None
     """Your own text file: whether 01/02/2024 is in February; null tells it from days beyond 12."""
+
+    @property
+    def module(self) -> str | None:
+        """Where Python finds the frame, if `path` is `module:name`; else None."""
+        named = re.fullmatch(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_]\w*", self.path)
+        return named[1] if named and self.name == "table" else None
 
     def __hash__(self) -> int:
         """Of lists, too: loaded data are remembered by what they were loaded with."""

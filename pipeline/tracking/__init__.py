@@ -66,6 +66,7 @@ __all__ = [
     "event_files",
     "link",
     "newest_experiment",
+    "parameters",
     "store_uri",
 ]
 
@@ -345,7 +346,7 @@ class StudyRun:
 
 def _start(settings: Settings, name: str, parent: str | None, tags: Mapping[str, str], level: str = "trial") -> Start:
     files = provenance.files(settings)
-    return Start(uuid.uuid4().hex, name, level, parent, tags, _parameters(settings), files, now())
+    return Start(uuid.uuid4().hex, name, level, parent, tags, parameters(settings), files, now())
 
 
 def _end(
@@ -388,7 +389,7 @@ def _kept(outcome: Outcome) -> str:
     return f"The result is in {path}."
 
 
-def _parameters(settings: Settings) -> dict[str, str]:
+def parameters(settings: Settings) -> dict[str, str]:
     """Every setting that says what was computed, by its name in an override.
 
     A component stands there twice: by its short name, as `optimizer`, and by its class, as `optimizer._target_`.

@@ -130,7 +130,8 @@ def final(store: Store, start: Start, end: End, folder: Path) -> None:
     tags = {"status": str(refit.status), "primary": end.result.primary, "mlflow.note.content": end.note}
     scores = {f"test/{name}": score for name, score in end.result.test.items()}
     validated = {f"cv/{name}": interval.mean for name, interval in end.result.cv.items()}
-    points = [*_history(refit, times), *points_of({**scores, **validated}, end.at)]
+    together = {f"test/ensemble/{name}": score for name, score in end.result.ensemble.items()}
+    points = [*_history(refit, times), *points_of({**scores, **together, **validated}, end.at)]
     store.log(start.key, points, start.params, tags)
     store.dataset(start.key, end.data)
     store.leavings(start.key, folder, "*")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pipeline import experiment
 from pipeline.data import Dataset, reading, source, tables
-from pipeline.errors import DataError, PipelineError
+from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.settings import DataSettings, compose
 from tests.running import run_script
 from tests.tables import leaves
@@ -159,6 +159,30 @@ def test_a_frame_gives_the_same_table_as_its_file(csv_file: Path) -> None:
     expected, data = load(csv_file, target="happy"), tables.from_frame(frame, rules(target="happy"))
     np.testing.assert_array_equal(data.inputs, expected.inputs)
     assert [each.kind for each in data.columns] == [each.kind for each in expected.columns]
+
+
+def test_a_frame_of_a_module_is_named_by_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "of_people.py").write_text(
+        "import pandas as pd\n"
+        "frame = pd.DataFrame({'age': [20.5, 30, 41] * 9, 'city': list('bwk') * 9, 'likes': [0, 1, 1] * 9})\n"
+        "def young(): return frame[frame['age'] < 35]\n"
+        "nothing = None\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def asked(path: str) -> DataSettings:
+        return compose(
+            ["data=table", f"data.path={path}", "data.target=likes", "allow_targets=[of_people,of_peple]"]
+        ).data
+
+    assert len(tables.load(asked("of_people:frame"), 0)) == 27
+    young = tables.load(asked("of_people:young"), 0)
+    assert (len(young), young.name, young.origin) == (18, "young", "of_people:young")
+    for path, told in {"of_people:nothing": "must be a pandas frame", "of_peple:frame": "no module of_peple"}.items():
+        with pytest.raises(DataError, match=told):
+            tables.load(asked(path), 0)
+    with pytest.raises(ConfigError, match=r"allow_targets=\[of_people\]"):
+        compose(["data=table", "data.path=of_people:frame", "data.target=likes"])
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ import torch
 
 from pipeline import engines
 from pipeline.engines.lightning import processor
+from pipeline.engines.lightning.module import ReplicaModule
 from pipeline.engines.lightning.processor import Choice, arranged, choose, error_of
 from pipeline.errors import ConfigError
 from pipeline.folds import plan, replicas
 from pipeline.settings import TrainerSettings, compose
 from tests.engines.conformance import assert_same, nobody, small, three_classes
+from tests.tables import a_table
 
 BIG, TINY = 1e9, 1e3
 
@@ -119,3 +121,10 @@ def test_a_rehearsal_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     for one, other in zip(plainly, engines.create(settings).fit(members, data, nobody), strict=True):
         assert_same(one, other)
     assert rehearsed
+
+
+def test_a_rehearsal_sees_rows_of_a_table_as_the_network_does() -> None:
+    data, settings = a_table(task="binary"), small("engine=lightning")
+    members = replicas(data, settings, plan(data, settings))
+    assert members[0].shape(data) != data.inputs.shape[1:], "words become several numbers"
+    ReplicaModule(members, data, nobody, lambda *_: [], len(members)).rehearse()

@@ -105,7 +105,7 @@ class LightningEngine:
         from pipeline.engines.lightning.trainer import train
 
         module = ReplicaModule(members, data, on_epoch, turn, limit)
-        train(module, self._settings, (self.shape_of(members[0]), data.inputs.shape[1:], len(members)))
+        train(module, self._settings, (self.shape_of(members[0]), members[0].shape(data), len(members)))
 
 
 class _Roll:

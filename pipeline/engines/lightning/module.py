@@ -123,7 +123,7 @@ class ReplicaModule(LightningModule):
         assert isinstance(self.network, StackedNetwork)
         learnt = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         replica, weight = self.active[0].replica, next(self.network.parameters())
-        x = weight.new_zeros(len(self.active), batch_size(replica), *self.data.inputs.shape[1:])
+        x = weight.new_zeros(len(self.active), batch_size(replica), *replica.shape(self.data))
         logits, steps = self.network.trace(x)
         self.network.backward(torch.ones_like(logits), steps)
         for name, buffer in self.network.named_buffers():
@@ -160,7 +160,7 @@ class ReplicaModule(LightningModule):
         self._batches = Batches(self._rows, numbers, self._prepare)
         self._masks = DropoutMasks(self.active, self.steps, self.network)
         replicas, epochs = [member.replica for member in self.active], [member.epoch for member in self.active]
-        self._augmenter = augmenter(replicas, epochs, self.data.inputs.shape[1:], self.arena.values)
+        self._augmenter = augmenter(replicas, epochs, row, self.arena.values)
         begin_epoch(self._optimizer, epochs)
         if self._averages is not None:
             self._averages.begin_epoch(epochs, self.steps)
