@@ -31,7 +31,9 @@ def test_the_k_fold_score_is_the_mean_over_the_folds_own_rows() -> None:
     assert outcome.result.refit is None
 
 
-def test_test_rows_are_predicted_once_and_by_the_refit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_test_rows_are_predicted_once_by_each_finished_network_and_not_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     data = three_classes()
     looks = []
     create = engines.create
@@ -51,7 +53,8 @@ def test_test_rows_are_predicted_once_and_by_the_refit(monkeypatch: pytest.Monke
     validated = experiment.validate(small(), data)
     assert looks == []
     outcome = experiment.finish(validated)
-    assert looks == [(-1, tuple(outcome.plan.test))]
+    test = tuple(outcome.plan.test)
+    assert looks == [(-1, test), *((fold, test) for fold in range(len(outcome.result.folds)))]
     accuracy = np.mean(outcome.test_predictions.argmax(1) == data.targets[outcome.plan.test])
     assert outcome.result.test["accuracy"] == pytest.approx(accuracy)
 

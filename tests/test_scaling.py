@@ -283,14 +283,14 @@ def assert_that_a_killed_worker_costs_nothing(search: subprocess.Popen[str]) -> 
 TRAINING = [
     *("data=digits", "data.limit=300", "model.hidden=[16]", "model.dropout=0.2"),
     *("optimizer.lr=0.03", "trainer.batch_size=31", "trainer.accelerator=cpu", "trainer.progress=false"),
-    *("tracking=none", "output=out"),
+    *("tracking=none", "output=out", "export=none"),
 ]
 
 
 @pytest.mark.slow
 def test_two_processes_train_the_networks_that_one_trains(start: Start) -> None:
     """All folds and the refit; a batch of 31 rows is not divided evenly."""
-    few = "trainer.max_epochs=6"
+    few = "trainer.max_epochs=4"
     alone = experiment.run(compose([*TRAINING, few])).result
     done = start(*TRAINING, few, "trainer=ddp", "trainer.devices=2", script="train").communicate(timeout=300)
     together = RunResult.from_json(Path("out/result.json").read_text(encoding="utf-8"))

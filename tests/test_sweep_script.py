@@ -194,19 +194,23 @@ def test_ctrl_c_ends_with_130_and_the_next_call_goes_on(checkout: Path, workers:
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_is_replaced_and_its_trial_is_run_again(checkout: Path) -> None:
-    call = (*LONG, "search.workers=2", "search/pruner=none", "search.n_trials=3")
+def test_workers_that_die_or_hang_are_replaced_and_their_trials_are_run_again(checkout: Path) -> None:
+    call = (*LONG, "search.workers=2", "search/pruner=none", "search.n_trials=3", "search.heartbeat=8")
     process = start(checkout, *call)
     wait_for(lambda: len(running()) == 2)
-    dead = running()[0]
-    os.kill(dead.user_attrs["process"], signal.SIGKILL)
+    dead, hanging = running()
+    os.kill(process_of(dead), signal.SIGKILL)
+    os.kill(process_of(hanging), signal.SIGSTOP)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     trials = study().trials
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 3
-    assert trials[dead.number].params == dead.params
-    assert trials[dead.number].user_attrs["process"] != dead.user_attrs["process"]
-    assert trials[dead.number].user_attrs["failures"] == ["its worker process died, perhaps for lack of memory"]
+    told = "its worker hung: no sign for 8 s (search.heartbeat)"
+    for lost, reason in ((dead, "its worker process died, perhaps for lack of memory"), (hanging, told)):
+        again = trials[lost.number]
+        assert again.params == lost.params
+        assert process_of(again) != process_of(lost)
+        assert again.user_attrs["failures"] == [reason]
 
 
 @pytest.mark.slow
@@ -223,21 +227,6 @@ def test_a_trial_that_takes_its_worker_down_three_times_is_recorded_and_the_sear
     assert [trial.state.name for trial in study().trials] == ["FAIL", "COMPLETE", "COMPLETE"]
     assert "trial   0  failed" in err
     assert "its worker process died" in err
-
-
-@pytest.mark.slow
-def test_a_worker_that_hangs_is_replaced(checkout: Path) -> None:
-    call = (*LONG, "search.workers=2", "search/pruner=none", "search.n_trials=2", "search.heartbeat=8")
-    process = start(checkout, *call)
-    wait_for(lambda: len(running()) == 2)
-    hanging = running()[0]
-    os.kill(hanging.user_attrs["process"], signal.SIGSTOP)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert [trial.state.name for trial in study().trials] == ["COMPLETE"] * 2
-    assert study().trials[hanging.number].user_attrs["process"] != hanging.user_attrs["process"]
-    told = "its worker hung: no sign for 8 s (search.heartbeat)"
-    assert study().trials[hanging.number].user_attrs["failures"] == [told]
 
 
 @pytest.mark.slow
