@@ -10,7 +10,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
-import subprocess
 import sys
 import tempfile
 from multiprocessing.context import ForkServerContext
@@ -48,13 +47,6 @@ def run_script(script: Path, *arguments: str, cwd: Path | None = None, **environ
         assert process.exitcode is not None
         out, err = (path.read_text(encoding="utf-8") for path in said)
         return CompletedProcess([str(script), *arguments], process.exitcode, out, err)
-
-
-def run_alone(script: Path, *arguments: str, **environment: str) -> CompletedProcess[str]:
-    """The same as a new process, for a script that starts some itself: joblib's wait forever under a forked one."""
-    command = [sys.executable, str(script), *arguments]
-    there = {**os.environ, **environment}
-    return subprocess.run(command, capture_output=True, text=True, env=there, check=False, timeout=300)
 
 
 def _context() -> ForkServerContext:
