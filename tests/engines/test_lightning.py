@@ -185,6 +185,14 @@ def _by_the_book(loss: str, logits: torch.Tensor, targets: torch.Tensor, weight:
     return ((per_row * rows).sum() / per_row.sum()).item()
 
 
+def test_targets_that_nobody_may_write_to_are_learnt_without_a_warning() -> None:
+    data = three_classes()
+    data.targets.flags.writeable = False  # as pandas gives columns
+    settings = small("trainer.max_epochs=1")
+    for fitted in engines.create(settings).fit(replicas(data, settings, plan(data, settings)), data, nobody):
+        assert fitted.status is Status.COMPLETED
+
+
 class Doubling(nn.Module):
     """A user's own network, whose forward no stack can know."""
 

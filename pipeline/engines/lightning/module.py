@@ -104,7 +104,8 @@ class ReplicaModule(LightningModule):
         """Bind parameters and gradients to the arena, put the data beside them, and build the optimizer over rows."""
         self.arena = Arena(self.network, len(self.active))
         self._inputs = Inputs(self.data, [member.replica for member in self.active], self.arena.values)
-        self._targets = torch.from_numpy(self.data.targets).to(self.device)
+        targets = np.require(self.data.targets, requirements="W")  # pandas gives arrays that torch warns of
+        self._targets = torch.from_numpy(targets).to(self.device)
         if not self.data.classes:
             self._targets = self._targets.to(self.arena.values)
         self._per_replica()
