@@ -7,6 +7,7 @@ A test of what is imported, of Ctrl-C, or of worker processes starts a process o
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import os
 import runpy
@@ -15,6 +16,7 @@ import tempfile
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import ModuleType
 
 _HEAVY = [
     "matplotlib.pyplot",
@@ -47,6 +49,17 @@ def run_script(script: Path, *arguments: str, cwd: Path | None = None, **environ
         assert process.exitcode is not None
         out, err = (path.read_text(encoding="utf-8") for path in said)
         return CompletedProcess([str(script), *arguments], process.exitcode, out, err)
+
+
+def script_module(name: str) -> ModuleType:
+    """`scripts/NAME.py` of this checkout as a module; some bear the name of a standard one."""
+    path = Path(__file__).resolve().parents[1] / "scripts" / f"{name}.py"
+    specification = importlib.util.spec_from_file_location(f"script_{name}", path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 def _context() -> ForkServerContext:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import signal
@@ -21,6 +20,8 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from tests.running import script_module
+
 
 @pytest.fixture
 def script(repository: Path) -> Path:
@@ -28,13 +29,8 @@ def script(repository: Path) -> Path:
 
 
 @pytest.fixture
-def dashboard(script: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("dashboard_script", script)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def dashboard() -> ModuleType:
+    return script_module("dashboard")
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from http.client import HTTPConnection
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -34,22 +33,13 @@ from pipeline.experiment import Outcome
 from pipeline.export.standalone import FinishedModel
 from pipeline.settings import compose
 from pipeline.tracking import Tracker
+from tests.running import script_module
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 IRIS = (
     *("data=iris", "engine=numpy", "model.hidden=[8]", "trainer.max_epochs=20", "trainer.progress=false"),
     *("trainer.batch_size=16", "optimizer.lr=0.02"),
 )
-
-
-def script(name: str) -> ModuleType:
-    """A script as a module; some bear the name of a standard one."""
-    specification = importlib.util.spec_from_file_location(f"script_{name}", REPOSITORY / "scripts" / f"{name}.py")
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 @dataclass(frozen=True)
@@ -107,7 +97,7 @@ def test_a_model_answers_test_rows_as_the_run_did(
 ) -> None:
     names = {"id": iris.run_id, "beginning of the id": iris.run_id[:10], "output folder": str(iris.folder)}
     run = names.get(named, str(iris.folder / "model"))
-    code = script("predict").main([run, str(rows), "--out", "answers.parquet", "--uri", iris.uri])
+    code = script_module("predict").main([run, str(rows), "--out", "answers.parquet", "--uri", iris.uri])
     assert code == 0, capsys.readouterr().err
     table = pd.read_parquet("answers.parquet")
     assert list(table.columns) == ["row", "predicted", "p_setosa", "p_versicolor", "p_virginica"]
@@ -161,7 +151,7 @@ def test_rows_that_do_not_fit_are_told_and_nothing_is_written(
     iris: Recorded, tmp_path: Path, what: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changed(iris.test_table, what).to_csv(tmp_path / "rows.csv", index=False)
-    assert script("predict").main([str(iris.folder), "rows.csv", "--out", "answers.csv"]) == 2
+    assert script_module("predict").main([str(iris.folder), "rows.csv", "--out", "answers.csv"]) == 2
     error = capsys.readouterr().err
     assert told in error
     assert "Traceback" not in error
@@ -188,7 +178,7 @@ def test_what_cannot_be_answered_is_told(
     Path("rows.xlsx").write_bytes(b"?")
     np.save("shape.npy", np.zeros((3, 5)))
     typed = [text.format(folder=iris.folder, run=iris.run_id) for text in arguments]
-    assert script("predict").main([*typed, "--out", "answers.parquet", "--uri", iris.uri]) == 2
+    assert script_module("predict").main([*typed, "--out", "answers.parquet", "--uri", iris.uri]) == 2
     assert told in capsys.readouterr().err
 
 
@@ -236,7 +226,7 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
 def test_a_run_is_reproduced_bit_for_bit_and_nothing_is_written(
     iris: Recorded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert script("reproduce").main([iris.run_id, "--uri", iris.uri]) == 0
+    assert script_module("reproduce").main([iris.run_id, "--uri", iris.uri]) == 0
     told = capsys.readouterr().out
     assert "python scripts/train.py data=iris" in told
     assert "Code, packages, data and machine are the same as then." in told
@@ -282,7 +272,7 @@ class Promoted:
     capsys: pytest.CaptureFixture[str]
 
     def __call__(self, run: str, *options: str) -> tuple[int, str]:
-        code = script("promote").main([run, *options, "--uri", self.uri])
+        code = script_module("promote").main([run, *options, "--uri", self.uri])
         return code, "".join(self.capsys.readouterr())
 
     @property
@@ -332,7 +322,7 @@ def test_a_version_carries_scores_and_data_and_the_alias_finds_the_model(
     assert float(tags["test/accuracy"]) == pytest.approx(result.test["accuracy"], abs=1e-6)
     assert tags["data_fingerprint"] == iris.outcome.data.fingerprint
     for address in ("models:/iris@champion", f"models:/iris/{promoted.number}"):
-        assert script("predict").main([address, str(rows), "--out", "answers.parquet", "--uri", iris.uri]) == 0
+        assert script_module("predict").main([address, str(rows), "--out", "answers.parquet", "--uri", iris.uri]) == 0
         np.testing.assert_allclose(probabilities(Path("answers.parquet")), iris.outcome.test_predictions, atol=1e-6)
 
 
@@ -355,7 +345,7 @@ def test_what_cannot_be_promoted_is_told(
     assert "They cannot be compared." in told
     assert "validation.folds is 3 instead of 5" in told
     for address in ("models:/iris@nobody", "models:/absent@champion", "models:/iris"):
-        assert script("predict").main([address, str(rows), "--out", "a.csv", "--uri", iris.uri]) == 2
+        assert script_module("predict").main([address, str(rows), "--out", "a.csv", "--uri", iris.uri]) == 2
     told = promoted.capsys.readouterr().err
     assert "Of iris there is: @champion, /1" in told
     assert "Registered are: iris." in told
@@ -515,7 +505,7 @@ def test_new_rows_are_judged_drawn_and_recorded_beside_the_run(
     data, rows = iris.outcome.data, iris.outcome.plan.test
     table = iris.test_table.assign(target=[data.class_names[k] for k in data.targets[rows]])
     table.to_csv("new.csv", index=False)
-    code = script("evaluate").main([iris.run_id, "new.csv", "--out", "judged", "--uri", iris.uri])
+    code = script_module("evaluate").main([iris.run_id, "new.csv", "--out", "judged", "--uri", iris.uri])
     told = capsys.readouterr()
     assert code == 0, told.err
     scores = json.loads(Path("judged/evaluation.json").read_text())["scores"]
@@ -553,7 +543,7 @@ def test_images_and_arrays_are_judged_and_not_recorded_unless_they_belong_to_a_r
         folder = tmp_path / "images" / data.class_names[data.targets[row]]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(data.inputs[row]).save(folder / f"{row}.png")
-    assert script("evaluate").main([str(digits.folder), "x.npy", "--target", "y.npy", "--out", "array"]) == 0
+    assert script_module("evaluate").main([str(digits.folder), "x.npy", "--target", "y.npy", "--out", "array"]) == 0
     assert "Not recorded: a model found in a folder belongs to no run." in capsys.readouterr().out
     assert Path("array/figures/drift_mean_picture.png").is_file()
     model = FinishedModel(digits.folder / "model")
@@ -565,7 +555,7 @@ def test_images_and_arrays_are_judged_and_not_recorded_unless_they_belong_to_a_r
     np.save("bright.npy", np.minimum(data.inputs[rows].astype(int) + 3, 16).astype(np.uint8))
     bright = evaluate(model, Path("bright.npy"), "y.npy")
     assert "further from the training rows than chance explains: mean of a row by" in bright.drifted()
-    assert script("evaluate").main([str(digits.folder), "images/0/absent.png"]) == 2
+    assert script_module("evaluate").main([str(digits.folder), "images/0/absent.png"]) == 2
 
 
 # Packages ----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import math
 import time
@@ -29,6 +28,7 @@ from pipeline.search.stopping import _SPREAD
 from pipeline.search.study import Identity, alone, connect, open_study
 from pipeline.search.warm_start import load
 from pipeline.settings import ConstraintSettings, Settings, compose, groups, takes
+from tests.running import script_module
 
 JOURNAL = "studies/journal.log"
 SPACE = (
@@ -54,13 +54,8 @@ def space() -> Space:
 
 
 @pytest.fixture(scope="module")
-def script(repository: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("study_script", repository / "scripts" / "study.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script() -> ModuleType:
+    return script_module("study")
 
 
 def begin(name: str, settings: Settings, space: Space, *objectives: Objective, **call: Any) -> Study:

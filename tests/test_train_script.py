@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -18,7 +17,7 @@ from pipeline import console, experiment
 from pipeline.errors import DataError
 from pipeline.results import Interval, RunResult
 from pipeline.settings import Settings
-from tests.running import run_script
+from tests.running import run_script, script_module
 
 QUIET = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]  # they would stay set for the tests after this
 Run = Callable[..., tuple[int, list[tuple[Settings, list[str]]]]]
@@ -174,14 +173,9 @@ def test_help_into_a_pipe_that_closes_is_no_error(lines: int, repository: Path) 
 
 
 @pytest.fixture
-def script(repository: Path) -> ModuleType:
+def script() -> ModuleType:
     """scripts/train.py as a module."""
-    spec = importlib.util.spec_from_file_location("train", repository / "scripts" / "train.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script_module("train")
 
 
 def test_the_folds_result_is_on_disk_when_the_refit_fails(

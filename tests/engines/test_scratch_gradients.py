@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,11 +24,10 @@ from pipeline.engines.scratch.stack import Stack
 from pipeline.folds import Replica, Split
 from pipeline.preparation import Preparation
 from pipeline.settings import ActivationSettings, Component, LossSettings, Settings, compose
+from tests.running import script_module
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-GRADCHECK = importlib.util.spec_from_file_location("gradcheck", REPOSITORY / "scripts" / "gradcheck.py")
-gradcheck = importlib.util.module_from_spec(GRADCHECK)
-GRADCHECK.loader.exec_module(gradcheck)
+gradcheck = script_module("gradcheck")
 
 CHOICES = {
     group: sorted(path.stem for path in (REPOSITORY / "conf" / group).glob("*.yaml"))

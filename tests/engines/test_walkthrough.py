@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -19,13 +18,11 @@ from pipeline.boundary import truth_table
 from pipeline.data import load
 from pipeline.engines.scratch.walkthrough import take_step
 from pipeline.settings import Settings, compose
+from tests.running import script_module
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SCRIPT = REPOSITORY / "scripts" / "walkthrough.py"
 PAGE = REPOSITORY / "docs" / "xor_by_hand.md"
-SPEC = importlib.util.spec_from_file_location("walkthrough", SCRIPT)
-walkthrough = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(walkthrough)
+walkthrough = script_module("walkthrough")
 
 DIGITS = 1e-6  # weights and results are both rounded there
 
