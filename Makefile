@@ -69,11 +69,11 @@ doctor: $(READY) ## what is found here: accelerators, versions, data, stores
 bench: $(READY) ## speed beside others, as ratios: make bench ARGS="--quick"
 	$(run) -m bench
 
-# Else each of the hundred processes that tests start would compile the project anew.
-test: export PYTHONDONTWRITEBYTECODE :=
 compare-baselines: $(READY) ## a searched MLP against four other learners on public tables, with paired tests; half an hour
 	$(run) -m bench.baselines
 
+# Else each of the hundred processes that tests start would compile the project anew.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(PACKAGES) check ## the whole test suite, after make check: make test ARGS="-k folds"
 	$(run) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 

@@ -98,8 +98,9 @@ def combine(*observers: Observer) -> Observer:
 
 
 def deliver(outcome: Outcome, overrides: Sequence[str] | None = None) -> dict[str, Figure]:
-    """Write what an experiment leaves in its folder: result.json, and after a refit predictions.npz, figures/,
-    report.html and model/ (`pipeline.export`). Returns the figures by name, for who shows them elsewhere too.
+    """Write what an experiment leaves in its folder: result.json, and after a refit predictions.npz, model/
+    (`pipeline.export`), and unless `report=false` figures/ and report.html. Returns the figures by name, for who shows
+    them elsewhere too.
 
     overrides: as typed to get this outcome, for the report; None works them out, which takes a second. Raises
     ExportError, after all else is written, if there is to be a model and cannot be one.
@@ -116,7 +117,7 @@ def deliver(outcome: Outcome, overrides: Sequence[str] | None = None) -> dict[st
     if outcome.final is not None and outcome.final.status is Status.COMPLETED:
         from pipeline.export import save_models
 
-        drawn = _draw(outcome, folder, overrides)
+        drawn = _draw(outcome, folder, overrides) if outcome.settings.report else {}
         save_models(outcome, folder)  # last, since it may refuse
         return drawn
     return {}

@@ -29,6 +29,7 @@ hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=
 hypothesis.settings.load_profile("reproducible")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """One more than cores, since tests of servers and of killed processes mostly wait; each takes up to 1.3 GB."""
     return min((os.cpu_count() or 1) + 1, 4)

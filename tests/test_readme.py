@@ -50,11 +50,11 @@ def runs(text: str) -> list[tuple[str, list[str]]]:
 def made_small(script: str, arguments: list[str]) -> list[str]:
     """The same run with little data and one epoch; an experiment of its own size keeps its data.
 
-    Only the run without arguments saves its model, which takes longer than all else of it.
+    Only the run without arguments saves its model and draws its figures, which takes longer than all else of it.
     """
     own_data = any(argument.startswith(("experiment=", "data=")) for argument in arguments)
     limits = {key: value for key, value in SMALL[script].items() if not (own_data and key.startswith("data"))}
-    limits |= {"export": "none"} if arguments else {}
+    limits |= {"export": "none", "report": "false"} if arguments else {}
     kept = [argument for argument in arguments if argument.partition("=")[0] not in limits]
     return [*kept, *(f"{key}={value}" for key, value in limits.items())]
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from pipeline.search import search
 from pipeline.search.study import connect
 from pipeline.settings import compose
 from pipeline.tracking import Tracker
-from tests.running import run_script
+from tests.running import Running, run_script
 
 SMALL = [
     "data=iris",
@@ -39,21 +39,24 @@ SMALL = [
     "trainer.progress=false",
     "export=none",
 ]
+PLAIN = [*SMALL, "report=false"]
 LR = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
 
 
-def start(checkout: Path, *overrides: str, **more: str) -> subprocess.Popen[str]:
+def start(checkout: Path, *overrides: str) -> Running:
     """The script under way, in the test's folder."""
+    return Running(checkout / "scripts" / "sweep.py", *overrides, PYTHONPATH=str(checkout))
+
+
+def start_afresh(checkout: Path, *overrides: str, options: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """The same, from the first import to the last process, as a user's shell does it."""
     return subprocess.Popen(
-        [sys.executable, *more.get("options", "").split(), str(checkout / "scripts" / "sweep.py"), *overrides],
+        [sys.executable, *options, str(checkout / "scripts" / "sweep.py"), *overrides],
         env={**os.environ, "PYTHONPATH": str(checkout)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.default_int_handler
-        ),  # pytest in the background has none
     )
 
 
@@ -68,7 +71,7 @@ def study(name: str = "s") -> optuna.Study:
 
 
 def test_help_explains_the_settings_and_loads_nothing_heavy(checkout: Path) -> None:
-    process = start(checkout, "--help", options="-X importtime")
+    process = start_afresh(checkout, "--help", options=["-X", "importtime"])
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0
     assert "search.n_trials" in out
@@ -78,7 +81,7 @@ def test_help_explains_the_settings_and_loads_nothing_heavy(checkout: Path) -> N
 
 
 def test_a_bad_value_of_the_space_ends_with_2_and_one_message(checkout: Path) -> None:
-    code, out, err = sweep(checkout, *SMALL, "activation=relu,rellu", "model.dropout=interval(0,2)", "tracking=none")
+    code, out, err = sweep(checkout, *PLAIN, "activation=relu,rellu", "model.dropout=interval(0,2)", "tracking=none")
     assert (code, out) == (2, "")
     assert "activation=rellu" in err
     assert "model.dropout=2.0" in err
@@ -120,7 +123,7 @@ def test_a_search_on_real_data_leaves_its_tree_in_the_store_until_it_is_deleted(
 
 def test_no_trial_sees_a_test_row(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     conf = Path(shutil.copytree(repository / "conf", tmp_path / "conf"))
-    overrides = [*SMALL, "trainer.max_epochs=2", "tracking=none"]
+    overrides = [*PLAIN, "trainer.max_epochs=2", "tracking=none"]
     settings = compose(overrides)
     sound = load(settings.data, settings.seed)
     inputs = sound.inputs.copy()
@@ -144,7 +147,7 @@ def test_no_trial_sees_a_test_row(tmp_path: Path, repository: Path, monkeypatch:
 @pytest.mark.usefixtures("ready_store")
 def test_two_workers_share_the_trials(checkout: Path) -> None:
     overrides = (
-        *SMALL,
+        *PLAIN,
         "trainer.max_epochs=2",
         LR,
         "search.study_name=s",
@@ -163,7 +166,7 @@ def test_two_workers_share_the_trials(checkout: Path) -> None:
 
 
 LONG = (
-    *SMALL,
+    *PLAIN,
     LR,
     "trainer.max_epochs=2000",
     "trainer.evaluate_every=20",
@@ -232,7 +235,7 @@ def test_a_trial_that_takes_its_worker_down_three_times_is_recorded_and_the_sear
 @pytest.mark.slow
 def test_after_a_kill_no_worker_is_left_and_the_next_call_goes_on(checkout: Path) -> None:
     call = (*LONG, "search.workers=2", "search/pruner=none", "search.n_trials=3")
-    killed = start(checkout, *call)
+    killed = start_afresh(checkout, *call)
     wait_for(lambda: len(running()) == 2)
     workers = psutil.Process(killed.pid).children(recursive=True)
     killed.kill()

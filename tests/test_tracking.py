@@ -1051,7 +1051,7 @@ def test_a_server_somewhere_else_takes_everything(repository: Path, free_port: i
 @pytest.mark.slow
 def test_without_tracking_and_models_mlflow_is_not_even_loaded(repository: Path, tmp_path: Path) -> None:
     train = [sys.executable, "-X", "importtime", str(repository / "scripts" / "train.py"), "data=xor", "engine=numpy"]
-    without = ["tracking=null", "export=none"]
+    without = ["tracking=null", "export=none", "report=false"]
     done = subprocess.run(
         [*train, "experiment=xor", *without, "trainer.max_epochs=1"], capture_output=True, text=True, check=False
     )

@@ -127,6 +127,11 @@ def create(settings: Settings) -> Engine:
     return LightningEngine(settings)
 
 
+def module_of(settings: Settings) -> str:
+    """The module that `create` imports."""
+    return f"{__name__}.{'scratch' if settings.engine.name == 'numpy' else 'lightning'}"
+
+
 def device_of_worker(settings: Settings, index: int) -> int | None:
     """The GPU for one of several processes, by number: they take turns; None where there are not several."""
     if settings.engine.name == "numpy" or settings.trainer.accelerator not in ("auto", "gpu", "cuda"):

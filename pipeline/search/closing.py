@@ -114,8 +114,9 @@ def conclude(
     if repeated:
         best = Best.of(study.get_trials(deepcopy=False)[repeated[0].number])
     shares = importances(study, job.objectives)  # takes seconds after thousands of trials
-    drawn = study_figures(study, job.objectives, shares)
-    figures.save(drawn, job.output / "figures")
+    drawn = study_figures(study, job.objectives, shares) if job.settings.report else {}
+    if drawn:
+        figures.save(drawn, job.output / "figures")
     ready = _write_best(job, best)
     known, metric = final_of(study), objectives.score_of(job.objectives).name
     if known is not None and known["trial"] == best.number:

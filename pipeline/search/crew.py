@@ -6,11 +6,14 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Protocol
 
+from pipeline import engines
 from pipeline.search.worker import work
 
 if TYPE_CHECKING:
@@ -92,13 +95,13 @@ class LocalProcesses:
 
     def __init__(self, job: Job) -> None:
         self._job = job
+        self._context = _context(job)
         self._pools: list[ProcessPoolExecutor] = []
 
     def start(self, name: str, index: int) -> Shift:
         """In a new process."""
-        # Spawned, not forked: a fork would inherit locks of threads (torch, MLflow, the journal) that it does not have.
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(1, context, _prepare_worker, (threads_each(self._job.rules.workers),))
+        told = threads_each(self._job.rules.workers), dict(os.environ)
+        pool = ProcessPoolExecutor(1, self._context, _prepare_worker, told)
         self._pools.append(pool)
         before = set(multiprocessing.active_children())
         future = pool.submit(work, self._job, name, index)
@@ -109,6 +112,17 @@ class LocalProcesses:
         """Their processes end now, if they have not yet."""
         for pool in self._pools:
             pool.shutdown(cancel_futures=True)
+
+
+def _context(job: Job) -> BaseContext:
+    """Workers are forks of a process that has imported what they need, and nothing else: that takes seconds, which
+    the second worker, and one that replaces a dead one, need not wait for. Forks of this process would inherit locks
+    of threads (torch, MLflow, the journal) that they do not have."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([work.__module__, engines.module_of(job.settings)])
+    return context
 
 
 class _Process:
@@ -149,10 +163,15 @@ def threads_each(workers: int) -> int | None:
     return None if workers == 1 else max(1, cores() // workers)
 
 
-def _prepare_worker(threads: int | None) -> None:
-    """Ctrl-C is for the parent, which stops its workers in order; a worker whose parent is gone ends by itself."""
+def _prepare_worker(threads: int | None, environment: Mapping[str, str]) -> None:
+    """Ctrl-C is for the parent, which stops its workers in order; a worker whose parent is gone ends by itself.
+
+    environment: of the parent; a fork has that of the process which forks.
+    """
     from threadpoolctl import threadpool_limits
 
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threadpool_limits(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()

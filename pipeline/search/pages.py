@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 def write(study: Study, job: Job, found: Found, overrides: Sequence[str], hint: str) -> dict[str, str]:
-    """Write both into the search's folder; file name -> HTML."""
+    """Write both into the search's folder; file name -> HTML. Neither where `report=false`."""
+    if not job.settings.report:
+        return {}
     page = _page(study, job, found)
     pages = {
         "report.html": report.of_study(page, found.figures, found.of_outcome, _commands(job, found, overrides, hint)),

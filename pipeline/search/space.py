@@ -50,10 +50,11 @@ _NOT_SEARCHED = {
     "search": "the search cannot search itself",
     "tracking": "it does not change the score",
     "task_name": "it does not change the score",
+    "report": "it does not change the score",
     "output": "it does not change the score",
     "allow_targets": "it does not change the score",
 }
-_OF_THE_SEARCH = ("search", "output", "tracking", "hydra")
+_OF_THE_SEARCH = ("search", "output", "tracking", "report", "hydra")
 _SEARCHED_ANYWAY = ("data.normalize", "data.impute", "data.categories", "data.max_categories")  # learnt per fold
 _LARGEST_GRID = 100_000
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _FREE = (
     "output",
     "tracking",
+    "report",
     "data.path",
     "trainer.progress",
     "trainer.inspect",

@@ -377,6 +377,8 @@ class Settings(Section):
     """The MLflow experiment."""
     output: Text
     """Folder for result.json, predictions and figures of this run."""
+    report: bool = True
+    """Draw the figures and write report.html when all is done; false saves seconds a run and some more a search."""
     allow_targets: list[Text]
     """Modules whose objects a `_target_` may name, beyond the built-in list."""
     data: DataSettings

@@ -76,6 +76,7 @@ _NO_PARAMETERS = (
     "output",
     "search",
     "tracking",
+    "report",
     "trainer.progress",
     "trainer.inspect",
     "allow_targets",

@@ -486,7 +486,7 @@ def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "data.md").read_text(encoding="utf-8")
     asked = [shlex.split(line)[2:] for line in page.splitlines() if line.startswith("python scripts/train.py")]
     assert {each[0] for each in asked} == {"data=table", "data=arrays", "data=images"}
-    small = ["trainer.max_epochs=1", "model.hidden=[8]", "export=none"]
+    small = ["trainer.max_epochs=1", "model.hidden=[8]", "export=none", "report=false"]
     done = train(*asked[0], *small, "tracking=none")
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()
