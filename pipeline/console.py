@@ -197,7 +197,9 @@ class Progress:
         self._take(records)
         if self._bar is not None:
             self._bar.set_description_str(self._score(), refresh=False)
-            self._bar.update(self.done - self._bar.n)
+            first = self._bar.n == 0
+            if not self._bar.update(self.done - self._bar.n) and first:
+                self._bar.refresh()  # it draws ten times a second at most, and the first epoch is waited for
         elif not self._stream.isatty() and time.monotonic() - self._told >= _PLAIN_EVERY:
             self._told = time.monotonic()
             left = (self._told - self._started) * (self.total / self.done - 1)

@@ -13,7 +13,9 @@ import yaml
 from omegaconf import OmegaConf
 
 from pipeline.settings import Component, Settings, compose, explain, groups
+from pipeline.settings.explanation import reason
 from pipeline.settings.rules import components
+from pipeline.settings.wording import declared
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 FILES = sorted(path for path in CONF.rglob("*.yaml") if path.parent != CONF and path.parents[1].name != "hydra")
@@ -108,3 +110,10 @@ def test_the_help_names_every_setting_with_the_default_of_the_yaml() -> None:
         line = next(line for line in text.splitlines() if line.startswith(f"  {group} "))
         assert option in line.replace("*", "").split()
     assert "*relu" in text
+
+
+def test_the_help_tells_the_reason_of_every_setting() -> None:
+    text = explain("sweep")
+    assert "A number > 0. Learning rate, the peak of the schedule" in text, "of its own"
+    assert "_target_ = torch.nn.ReLU\n      Text. Import path of the class or function." in text, "of its base"
+    assert [key for key in declared() if not reason(key)] == []

@@ -146,6 +146,15 @@ def test_a_terminal_shows_score_and_time_left(settings: Settings) -> None:
     assert "left" in shown
 
 
+def test_the_first_epoch_is_shown_however_soon_it_comes(settings: Settings) -> None:
+    screen = Terminal()
+    with console.Progress(settings, screen) as progress:
+        progress([epoch(1, 0, accuracy=0.8), epoch(1, 1, accuracy=0.9)])
+        progress([epoch(2, 0, accuracy=0.9), epoch(2, 1, accuracy=1.0)])  # the bar is drawn ten times a second at most
+        assert "accuracy 0.8500 over 2 folds" in screen.getvalue()
+        assert "2/30 epochs" in screen.getvalue()
+
+
 @pytest.mark.parametrize(
     ("scores", "shown"),
     [({"rmse": 0.5, "loss": 2.0}, "rmse 0.5000 over 1 fold"), ({"loss": 2.0}, "loss 2.0000 over 1 fold")],

@@ -147,6 +147,16 @@ def test_scaling_is_that_of_scikit_learn_on_the_training_rows(seed: int, shape: 
     np.testing.assert_allclose(scaling.scale.ravel(), by_channel.scale_, rtol=1e-4)
 
 
+def test_bytes_are_scaled_like_other_numbers() -> None:
+    inputs = np.random.default_rng(0).integers(0, 256, (700, 2, 3)).astype(np.uint8)
+    inputs[:, 0, 0], inputs[:, 1, 2], inputs[0, 1, 2] = 255, 0, 1  # the largest sums, and the smallest deviation
+    rows = np.arange(600)
+    scaling = learn_scaling(inputs, rows, "feature")
+    exact = inputs[rows].astype(np.float64)
+    np.testing.assert_allclose(scaling.shift, exact.mean(axis=0), rtol=1e-7)
+    np.testing.assert_allclose(scaling.scale, np.where(exact.std(axis=0) > 0, exact.std(axis=0), 1), rtol=1e-7)
+
+
 def test_a_constant_input_is_scaled_to_zero() -> None:
     scaling = learn_scaling(np.full((10, 2), 7.0, np.float32), np.arange(10), "feature")
     np.testing.assert_array_equal(scaling.shift, [7, 7])

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import textwrap
 from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from pipeline.settings import schema as declarations
 from pipeline.settings.composition import Composer, composer
 from pipeline.settings.rules import configurable
 from pipeline.settings.schema import Component, Settings
 from pipeline.settings.signatures import signature_of
-from pipeline.settings.wording import declared, expected, schema, section, show
+from pipeline.settings.wording import declared, expected, node_of, schema, section, show
 
 _WIDTH = 118
 _EXAMPLES = """\
@@ -73,8 +78,31 @@ def _section(title: str, keys: Iterable[str], raw: dict[str, Any], note: str = "
     lines = [textwrap.fill(title, _WIDTH, break_long_words=False)]
     for key in keys:
         lines.append(f"  {key} = {_default(key, raw)}")
-        lines.append(_row(" " * 6, f"{_upper(expected(key))}. {declared()[key].get('description', '')}"))
+        lines.append(_row(" " * 6, f"{_upper(expected(key))}. {reason(key)}"))
     return "\n".join([*lines, *([note] if note else []), ""])
+
+
+def reason(key: str) -> str:
+    """The text below the setting's declaration."""
+    parent, _, name = key.rpartition(".")
+    node = section(node_of(parent) or {}) if parent else schema()
+    cls = getattr(declarations, node["title"])
+    field = next(field for field, info in cls.model_fields.items() if name in (field, info.alias))
+    texts = [_reasons().get(each.__name__, {}).get(field) for each in cls.__mro__]
+    return next((text for text in texts if text), "")
+
+
+@cache
+def _reasons() -> dict[str, dict[str, str]]:
+    """Class -> field -> the text below it. Pydantic can read them too, but does it at every start, for each class."""
+    classes = [node for node in ast.parse(inspect.getsource(declarations)).body if isinstance(node, ast.ClassDef)]
+    return {each.name: dict(_texts(each)) for each in classes}
+
+
+def _texts(cls: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for field, below in pairwise(cls.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(field.target, ast.Name):
+            yield field.target.id, inspect.cleandoc(ast.literal_eval(below.value))
 
 
 def _default(key: str, raw: dict[str, Any]) -> str:

@@ -30,11 +30,12 @@ _empty_is_none = BeforeValidator(lambda value: None if value == {} else value)
 
 class Section(BaseModel):
     """A group of settings; a key that is not declared is an error. Nothing is converted: 1.5 epochs, "3" rows and
-    true for a number are errors; a whole number serves as a float."""
+    true for a number are errors; a whole number serves as a float.
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    Built when first needed, as part of the whole: built one by one at import, each start would wait for it twice.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class Component(BaseModel):
@@ -45,8 +46,8 @@ class Component(BaseModel):
         frozen=True,
         strict=True,
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
         populate_by_name=True,
+        defer_build=True,
     )
 
     target: str = Field(alias="_target_")

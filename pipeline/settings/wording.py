@@ -84,7 +84,8 @@ def options_of(key: str) -> list[str]:
     return [str(choice) for part in (node, *node.get("anyOf", [])) for choice in _enumerated(part)]
 
 
-def declared() -> dict[str, Node]:
+@cache
+def declared() -> Mapping[str, Node]:
     """Every declared key, sections left out, in the schema's order."""
     return dict(_leaves(schema(), ""))
 

@@ -14,13 +14,14 @@ from torch import nn
 from pipeline import engines
 from pipeline.data import Task
 from pipeline.engines.batches import KeepMasks, epoch_rows
-from pipeline.engines.lightning import LightningEngine
+from pipeline.engines.lightning import LightningEngine, trainer
 from pipeline.engines.lightning.augmenting import Mix
 from pipeline.engines.lightning.criterion import Criterion
 from pipeline.engines.lightning.goals import Goal
 from pipeline.engines.lightning.networks import build_network, restore_network
-from pipeline.engines.lightning.stacked import StackedNetwork, can_stack, stack
+from pipeline.engines.lightning.stacked import Arena, StackedNetwork, can_stack, stack
 from pipeline.folds import plan, refit_replica, replicas
+from pipeline.models.mlp import Residual
 from pipeline.results import Status
 from pipeline.settings import compose
 from tests.engines.conformance import EngineConformance, assert_same, nobody, small, three_classes
@@ -28,6 +29,32 @@ from tests.engines.conformance import EngineConformance, assert_same, nobody, sm
 
 class TestLightning(EngineConformance):
     engine = "lightning"
+
+
+def test_installed_packages_are_searched_for_callbacks_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer.build_trainer(small())
+    monkeypatch.setattr("importlib.metadata.distributions", lambda **_: pytest.fail("searched again"))
+    trainer.build_trainer(small())
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh, nn.Sigmoid])
+def test_memory_that_somebody_needs_again_is_not_overwritten(activation: type[nn.Module]) -> None:
+    """Of a first layer the batch, of a last one the gradient that the caller gives, of a sum what goes around it."""
+    body = nn.Sequential(nn.Linear(3, 3), activation())
+    plain = nn.Sequential(activation(), nn.Linear(3, 3), activation(), Residual(body), activation()).double()
+    network, x = stack([plain]), torch.randn(1, 5, 3, dtype=torch.float64)
+    assert isinstance(network, StackedNetwork)
+    arena, by_y = Arena(network, 1), torch.randn(1, 5, 3, dtype=torch.float64)
+    seen, given = x.clone(), by_y.clone()
+    y, steps = network.trace(x)
+    network.backward(by_y, steps)
+    expected = plain(seen[0])
+    gradients = torch.autograd.grad(expected, list(plain.parameters()), given[0])
+    torch.testing.assert_close(y[0], expected)
+    for got, gradient in zip(arena.gradients(0), gradients, strict=True):
+        torch.testing.assert_close(got, gradient)
+    assert torch.equal(x, seen)
+    assert torch.equal(by_y, given)
 
 
 OPTIMIZERS = {

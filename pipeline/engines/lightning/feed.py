@@ -83,7 +83,8 @@ def _pick(data: Tensor, rows: Tensor) -> Tensor:
 
 
 def _normalize(x: Tensor, shift: Tensor, inverse_scale: Tensor) -> Tensor:
-    # Bytes become floating point in the subtraction, in one pass.
+    if not x.is_floating_point():  # a kernel that mixes bytes with floats converts them one by one, many times slower
+        x = x.to(shift.dtype)
     return torch.sub(x, shift).to(shift.dtype).mul_(inverse_scale)
 
 

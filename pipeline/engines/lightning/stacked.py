@@ -230,10 +230,15 @@ class StackedDropout(nn.Module):
 
 
 class StackedActivation(nn.Module):
-    """R activations, each on its own replica; neighbours with the same one share a call."""
+    """R activations, each on its own replica; neighbours with the same one share a call.
+
+    spends_input: nobody needs what comes in afterwards, so what goes out may take its place; spends_gradient: the same
+    on the way back. Fresh memory costs several times what the simplest of them compute.
+    """
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
         super().__init__()
+        self.spends_input = self.spends_gradient = False
         self._layers = list(layers)  # without parameters, so they need not be registered
         self._runs = self._neighbours()
 
@@ -245,14 +250,20 @@ class StackedActivation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(R, B, units) to the same shape."""
         if len(self._runs) == 1:
-            return self._runs[0][0](x)  # type: ignore[no-any-return]
+            layer = self._runs[0][0]
+            if self.spends_input and type(layer) in _IN_PLACE_FORMS:
+                return _IN_PLACE_FORMS[type(layer)](x)  # type: ignore[no-any-return]
+            return layer(x)  # type: ignore[no-any-return]
         parts = torch.split(x, [length for _, length in self._runs])
         return torch.cat([layer(part) for (layer, _), part in zip(self._runs, parts, strict=True)])
 
     def backward(self, dy: Tensor, x: Tensor, y: Tensor, first: bool) -> Tensor:  # noqa: ARG002
         """dx from dy, what went in and what came out."""
         if len(self._runs) == 1:
-            return derivative(self._runs[0][0], dy, x, y)
+            layer = self._runs[0][0]
+            if self.spends_gradient and type(layer) is nn.ReLU:
+                return aten.threshold_backward.grad_input(dy, y, 0, grad_input=dy)  # type: ignore[no-any-return]
+            return derivative(layer, dy, x, y)
         lengths = [length for _, length in self._runs]
         parts = zip(self._runs, *(torch.split(each, lengths) for each in (dy, x, y)), strict=True)
         return torch.cat([derivative(layer, *part) for (layer, _), *part in parts])
@@ -319,12 +330,22 @@ class StackedNetwork(nn.Module):
         for name, child in networks[0].named_children():
             alike = [network.get_submodule(name) for network in networks]
             self.add_module(name, _STACKED.get(type(child), StackedActivation)(alike))
+        self._order = list(self.children())
+        self._save_memory()
+
+    def _save_memory(self) -> None:
+        """What a layer with weights hands on is its own, and its `backward` does not look at it; what comes back
+        through one is its own, too, while the gradient that the caller gives may be needed again."""
+        for place, layer in enumerate(self._order):
+            if isinstance(layer, StackedActivation):
+                layer.spends_input = place > 0 and isinstance(self._order[place - 1], Learning)
+                layer.spends_gradient = any(isinstance(behind, Learning) for behind in self._order[place + 1 :])
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, B, …) to (R, B, outputs), with all units."""
-        for layer in self.children():
+        for layer in self._order:
             if not isinstance(layer, StackedDropout):
-                x = layer(x)
+                x = layer.forward(x)  # nobody hooks into these layers: nn.Module's own call looks for that each time
         return x
 
     def trace(self, x: Tensor, mask: Tensor | Masks | None = None) -> tuple[Tensor, list[Step]]:
@@ -334,17 +355,17 @@ class StackedNetwork(nn.Module):
         """
         masks = mask if isinstance(mask, Masks) else Masks(mask)
         steps: list[Step] = []
-        for layer in self.children():
+        for layer in self._order:
             given: Any = None
             if isinstance(layer, StackedDropout):
                 given = masks.take(x.shape[-1])
                 if given is None:
                     continue
-                y = layer(x, given)
+                y = layer.forward(x, given)
             elif isinstance(layer, StackedResidual):
                 y, given = layer.trace(x, masks)
             else:
-                y = layer(x)
+                y = layer.forward(x)
             steps.append((layer, x, y, given))
             x = y
         return x, steps
@@ -409,6 +430,8 @@ _ELEMENTWISE = (
     nn.Softshrink, nn.Hardshrink,
 )
 # fmt: on
+_IN_PLACE_FORMS: dict[type[nn.Module], Any] = {nn.ReLU: torch.relu_, nn.Tanh: torch.tanh_, nn.Sigmoid: torch.sigmoid_}
+"""Of those whose derivative follows from y alone."""
 _STACKED: dict[type[nn.Module], Any] = {
     nn.Linear: StackedLinear,
     nn.BatchNorm1d: StackedBatchNorm,

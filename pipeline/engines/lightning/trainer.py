@@ -6,9 +6,11 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
+from lightning_fabric.utilities import registry
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Trainer
 
@@ -21,6 +23,9 @@ from pipeline.errors import ConfigError
 if TYPE_CHECKING:
     from pipeline.engines.lightning.module import ReplicaModule
     from pipeline.settings import Settings
+
+# Every new Trainer asks all installed packages for callbacks, 0.1 s; what is installed stays while a process runs.
+registry.entry_points = cache(registry.entry_points)  # type: ignore[attr-defined, assignment]
 
 
 def build_trainer(settings: Settings) -> Trainer:
