@@ -21,7 +21,7 @@ from bench.works import WORKS, on_gpu
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 SPEED = tuple(WORKS)
-WHATS = (*SPEED, "startup", "memory", "growth")
+WHATS = (*SPEED, "startup", "memory", "growth", "rows")
 
 Sections = dict[str, dict[str, Any]]
 """What was measured, by name."""
@@ -76,10 +76,16 @@ def _memory(_: str, __: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def _growth(_: str, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from bench import growth
 
-    yield growth.measure(asked.rounds, growth.ROWS[1] if asked.quick else growth.ROWS[-1])
+    return growth.measure(asked.rounds)
 
 
-_MEASURES = {"startup": _startup, "memory": _memory, "growth": _growth}
+def _rows(_: str, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    from bench import growth
+
+    return growth.rows(growth.ROWS[:2] if asked.quick else growth.ROWS)
+
+
+_MEASURES = {"startup": _startup, "memory": _memory, "growth": _growth, "rows": _rows}
 
 
 def joined(earlier: dict[str, Any] | None, found: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -14,19 +14,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _OURS, _PEER, _FLOOR = "#1f77b4", "#b8b8b8", "#4d4d4d"
+_SECONDS, _MEMORY = "CPU seconds", "MB of memory"
+
+Curve = tuple[str, str, Sequence[tuple[float, float]]]
+"""Against what, in which unit, and the points."""
 
 
 def save(sections: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
-    """benchmarks.png: a panel per work. growth.png: a panel per curve."""
+    """benchmarks.png: a panel per work. growth.png: a panel per curve of time or memory."""
     import matplotlib
 
     matplotlib.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
     if shown := [section for section in sections.values() if "entries" in section]:
         _speed(shown, folder / "benchmarks.png")
-    for section in sections.values():
-        if "curves" in section:
-            _growth(section, folder / "growth.png")
+    if curves := list(_curves(sections)):
+        _growth(curves, folder / "growth.png")
 
 
 def _speed(sections: list[Mapping[str, Any]], place: Path) -> None:
@@ -79,22 +82,36 @@ def _colour(entry: Mapping[str, Any]) -> str:
     return _OURS if entry["competitor"].startswith("this project") else _PEER
 
 
-def _growth(section: Mapping[str, Any], place: Path) -> None:
+def _curves(sections: Mapping[str, Mapping[str, Any]]) -> Iterator[Curve]:
+    for section in sections.values():
+        for name, points in section.get("curves", {}).items():
+            yield name, _SECONDS, [(size, median(seconds)) for size, seconds in points]
+        if counts := section.get("counts"):
+            yield "rows of 100 features, from a file", _SECONDS, [(one["rows"], one["seconds"]) for one in counts]
+            yield "rows of 100 features, from a file", _MEMORY, [(one["rows"], one["own"] / 1e6) for one in counts]
+        if "sweep" in section:
+            folds = [(float(count), peak["alone"]) for count, peak in section["folds"].items()]
+            yield "folds, 784-512-512-10", _MEMORY, folds
+
+
+def _growth(curves: Sequence[Curve], place: Path) -> None:
     from matplotlib import pyplot
 
-    curves = {name: [(size, median(seconds)) for size, seconds in points] for name, points in section["curves"].items()}
-    curves["rows of 100 features, from a file"] = [(one["rows"], one["seconds"]) for one in section["rows"]]
-    figure, axes = pyplot.subplots(2, 3, figsize=(10, 5.5), layout="constrained")
-    for axis, (name, points) in zip(axes.flat, curves.items(), strict=True):
-        sizes, seconds = zip(*points, strict=True)
-        axis.loglog(sizes, seconds, "o-", color=_OURS, label="measured")
-        axis.loglog(sizes, [seconds[-1] * size / sizes[-1] for size in sizes], ":", color=_FLOOR, label="proportional")
-        axis.set_title(f"{name}\nslope at the end {slope(points):.2f}", fontsize=9)
-        axis.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=7)
+    wide = min(4, len(curves))
+    high = -(-len(curves) // wide)
+    figure, axes = pyplot.subplots(high, wide, figsize=(3.1 * wide, 2.9 * high), squeeze=False, layout="constrained")
+    for axis, (name, unit, points) in zip(axes.flat, curves, strict=False):
+        sizes, values = zip(*points, strict=True)
+        axis.loglog(sizes, values, "o-", color=_OURS, label="measured")
+        axis.loglog(sizes, [values[-1] * size / sizes[-1] for size in sizes], ":", color=_FLOOR, label="proportional")
+        end = f", slope at the end {slope(points):.2f}" if len(points) > 1 else ""
+        axis.set_title(f"{name}\n{unit}{end}", fontsize=8)
+        axis.set_xticks(sizes, [f"{size:,.0f}" for size in sizes], fontsize=7)
         axis.minorticks_off()
-        axis.tick_params(labelsize=8)
+        axis.tick_params(labelsize=7)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].legend(fontsize=8, frameon=False)
-    figure.supylabel("CPU seconds of a training, one thread", fontsize=9)
+    for axis in axes.flat[len(curves) :]:
+        axis.set_visible(False)
+    axes[0, 0].legend(fontsize=7, frameon=False)
     figure.savefig(place, dpi=110)
     pyplot.close(figure)

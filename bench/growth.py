@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,9 @@ _BASE = replace(WORKS["digits"], rows=6_400, epochs=2)
 _WIDE = replace(WORKS["fashion"], rows=6_400)
 
 
-def measure(rounds: int, most_rows: int = ROWS[-1]) -> dict[str, Any]:
-    """Curves of points (size, seconds of a training in every round)."""
-    curves = {
+def measure(rounds: int) -> Iterator[dict[str, Any]]:
+    """Curves of points (size, seconds of a training in every round so far), after every round."""
+    curves: dict[str, tuple[Work, Sequence[int], Callable[[Work, int], Work]]] = {
         "width of two hidden layers": (_WIDE, (64, 128, 256, 512, 1024), lambda w, n: replace(w, hidden=(n, n))),
         "hidden layers of 256": (_WIDE, (1, 2, 4, 8), lambda w, n: replace(w, hidden=(256,) * n)),
         "folds, 64-64-10": (_BASE, (1, 2, 5, 10, 20), lambda w, n: w.of(1, n)),
@@ -41,30 +41,27 @@ def measure(rounds: int, most_rows: int = ROWS[-1]) -> dict[str, Any]:
         "trials of 5 folds, 64-64-10": (_BASE, (1, 2, 4, 8, 16), lambda w, n: w.of(n, 5)),
     }
     with pretended(), threads_are(1):
-        found = {name: _curve(*curve, rounds) for name, curve in curves.items()}
-    return {"curves": found, "rows": rows([count for count in ROWS if count <= most_rows]), "memory": MEMORY}
+        runs = {name: {size: lightning(of(base, size)) for size in sizes} for name, (base, sizes, of) in curves.items()}
+        seconds: dict[str, dict[int, list[float]]] = {name: {size: [] for size in runs[name]} for name in runs}
+        for number in range(rounds + 1):
+            for name, sizes in runs.items():
+                for size, run in sizes.items():
+                    started = time.process_time()
+                    run()
+                    if number:  # the first one pays for allocations
+                        seconds[name][size].append(round(time.process_time() - started, 5))
+            if number:
+                yield {"curves": {name: list(points.items()) for name, points in seconds.items()}}
 
 
-def _curve(
-    base: Work, sizes: Sequence[int], of: Callable[[Work, int], Work], rounds: int
-) -> list[tuple[int, list[float]]]:
-    """Interleaved: each round goes through all sizes."""
-    runs = {size: lightning(of(base, size)) for size in sizes}
-    seconds: dict[int, list[float]] = {size: [] for size in sizes}
-    for number in range(rounds + 1):
-        for size, run in runs.items():
-            started = time.process_time()
-            run()
-            if number:  # the first one pays for allocations
-                seconds[size].append(round(time.process_time() - started, 5))
-    return list(seconds.items())
-
-
-def rows(counts: Sequence[int]) -> list[dict[str, float]]:
-    """A process for each number of rows, so that memory is its own."""
+def rows(counts: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """A process for each number of rows, so that memory is its own; what is known after each."""
+    found: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         write(Path(name) / "rows.npy", max(counts))
-        return [_in_own_process(Path(name) / "rows.npy", count) for count in counts]
+        for count in counts:
+            found.append(_in_own_process(Path(name) / "rows.npy", count))
+            yield {"counts": found, "memory": MEMORY}
 
 
 def write(path: Path, count: int) -> None:

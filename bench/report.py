@@ -145,13 +145,19 @@ def memory(section: Section) -> list[str]:
 
 
 def growth(section: Section) -> list[str]:
-    """Curves as lines with the slope of their last two points, and the rows from a file."""
+    """Curves as lines with the slope of their last two points."""
     lines = []
     for name, points in section["curves"].items():
         middle = [(size, median(seconds)) for size, seconds in points]
         told = " · ".join(f"{size}: {seconds:.3f}" for size, seconds in middle)
         lines.append([name, told, f"{slope(middle):.2f}"])
-    counted = [
+    head = ["against", "size: CPU seconds of a training, one thread", "slope at the end"]
+    return ["### Growth", "![Growth](images/growth.png)", markdown(head, lines)]
+
+
+def rows(section: Section) -> list[str]:
+    """An epoch over rows from a file, for each number of them."""
+    lines = [
         [
             f"{one['rows']:,}",
             f"{one['bytes'] / 1e6:,.0f}",
@@ -159,13 +165,14 @@ def growth(section: Section) -> list[str]:
             f"{one['seconds'] / one['rows'] * 1e6:,.2f}",
             f"{one['own'] / 1e6:,.0f}",
         ]
-        for one in section["rows"]
+        for one in section["counts"]
     ]
     head = ["rows", "MB in the file", "CPU seconds of one epoch, all of it", "µs per row", "MB the process claimed"]
     limit = f"{section['memory'] / 1e6:,.0f} MB"
-    rows = f"Rows of 100 features from a memory-mapped file, in a process that may claim {limit}:"
-    curves = markdown(["against", "size: CPU seconds of a training, one thread", "slope at the end"], lines)
-    return ["### Growth", curves, "![Growth](images/growth.png)", rows, markdown(head, counted)]
+    told = f"Rows of 100 features from a memory-mapped file, in a process that may claim {limit}."
+    if len(lines) > 1:
+        told += f" Slope at the end: {slope([(one['rows'], one['seconds']) for one in section['counts']]):.2f}."
+    return ["### Rows", told, markdown(head, lines)]
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
@@ -174,7 +181,7 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     return math.log(y1 / y0) / math.log(x1 / x0)
 
 
-_WRITERS = {"entries": speed, "waits": startup, "sweep": memory, "curves": growth}
+_WRITERS = {"entries": speed, "waits": startup, "sweep": memory, "curves": growth, "counts": rows}
 """What tells a section's kind, and who writes it."""
 
 

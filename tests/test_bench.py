@@ -203,18 +203,44 @@ def test_what_is_not_speed_has_tables_too() -> None:
     assert "Another fold takes 10 MB: 2.5 times the 4.0 MB of its weights" in told
 
 
+CURVES: dict[str, Any] = {"machine": "m", "commit": "abc", "curves": {"folds": [(1, [9.0]), (2, [1.0]), (20, [10.0])]}}
+COUNTS: dict[str, Any] = {
+    "machine": "m",
+    "commit": "abc",
+    "counts": [{"rows": n, "bytes": 400 * n, "seconds": n / 5, "own": 1_000_000} for n in (10, 1_000)],
+    "memory": 3_000_000,
+}
+
+
 def test_the_slope_of_a_curve_that_is_proportional_is_one() -> None:
-    rows = {"rows": 10, "bytes": 4_000_000, "seconds": 2.0, "own": 1_000_000}
-    curves = {"folds": [(1, [9.0]), (2, [1.0]), (20, [10.0])]}
-    told = report({"a": {"machine": "m", "commit": "abc", "curves": curves, "rows": [rows], "memory": 3_000_000}})
+    told = report({"a": CURVES, "b": COUNTS})
     assert "| folds | 1: 9.000 · 2: 1.000 · 20: 10.000 | 1.00 |" in told
-    assert "| 10 | 4 | 2.0 | 200,000.00 | 1 |" in told
+    assert "| 1,000 | 0 | 200.0 | 200,000.00 | 1 |" in told
+    assert "may claim 3 MB. Slope at the end: 1.00." in told
 
 
-def test_rows_are_read_from_a_file(tmp_path: Path) -> None:
-    growth.write(tmp_path / "rows.npy", 3_000)
-    found = growth.one_epoch(tmp_path / "rows.npy", 2_500)
-    assert (found["rows"], found["bytes"]) == (2_500, 2_500 * 100 * 4)
+def test_every_curve_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    from bench import figure
+
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    folds = {"sweep": {"tree": 9.0}, "folds": {"2": {"alone": 500.0}, "5": {"alone": 530.0}}}
+    figure.save({"a": CURVES, "b": COUNTS, "c": folds}, tmp_path)
+    lines = {axis.get_title().partition(", slope")[0]: axis.lines[0].get_xydata() for axis in drawn[0].axes}
+    assert [title.split("\n")[1] for title in lines] == ["CPU seconds", "CPU seconds", "MB of memory", "MB of memory"]
+    assert np.array_equal([*lines.values()][3], [(2, 500), (5, 530)])
+
+
+def test_growth_is_known_after_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, ...]] = []
+    monkeypatch.setattr(growth, "lightning", lambda work: lambda: sizes.append(work.hidden))
+    first, second = growth.measure(2)
+    points = dict(second["curves"]["hidden layers of 256"])
+    assert [len(seconds) for seconds in points.values()] == [2] * 4
+    assert len(first["curves"]) == 5
+    assert sizes.count((256,) * 8) == 3, "once to warm up"
 
 
 def test_the_page_has_a_place_for_the_tables() -> None:
