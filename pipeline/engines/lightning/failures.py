@@ -58,7 +58,7 @@ class _Watched(ReplicaModule):
                 raise _Found(f"{what} became {kind} in epoch {self.active[0].epoch}, batch {step + 1}")
 
     def _keep(self, label: str, _: nn.Module, __: object, output: Tensor) -> None:
-        self._outputs[label] = output.detach()
+        self._outputs[label] = output.detach().clone()  # an activation behind it may write over it
 
     def _computed(self, step: int) -> Iterator[tuple[str, Tensor]]:
         """In the order of a step: inputs, layer after layer, loss, gradients from the last layer back, weights."""

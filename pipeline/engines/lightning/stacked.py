@@ -345,7 +345,7 @@ class StackedNetwork(nn.Module):
         """(R, B, …) to (R, B, outputs), with all units."""
         for layer in self._order:
             if not isinstance(layer, StackedDropout):
-                x = layer.forward(x)  # nobody hooks into these layers: nn.Module's own call looks for that each time
+                x = layer(x)
         return x
 
     def trace(self, x: Tensor, mask: Tensor | Masks | None = None) -> tuple[Tensor, list[Step]]:
@@ -361,11 +361,11 @@ class StackedNetwork(nn.Module):
                 given = masks.take(x.shape[-1])
                 if given is None:
                     continue
-                y = layer.forward(x, given)
+                y = layer(x, given)
             elif isinstance(layer, StackedResidual):
                 y, given = layer.trace(x, masks)
             else:
-                y = layer.forward(x)
+                y = layer(x)
             steps.append((layer, x, y, given))
             x = y
         return x, steps
