@@ -12,7 +12,7 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """`RUN`, of which there is a record, and where."""
-    parser.add_argument("run", metavar="RUN", help="id or name of a run, or the beginning of one")
+    parser.add_argument("run", metavar="RUN", help="id or name of a run, the beginning of one, or its output folder")
     add_store(parser)
 
 

@@ -1,8 +1,9 @@
 """A finished model on new labelled rows, its scores, intervals and drift: `python scripts/evaluate.py RUN ROWS`.
 
 RUN is a run's id or name, its output folder, a model's folder, or models:/NAME@ALIAS. ROWS is a table with a column of
-what is true, a .npy array with its targets in another, or a folder with a folder of images for every class. Exit codes:
-0 done · 2 there is no such model, or the rows do not fit it, told in one message · 130 interrupted · 1 anything else.
+what is true, a .npz with its targets inside, a .npy array with them in another, or a folder with a folder of images for
+every class. Exit codes: 0 done · 2 there is no such model, or the rows do not fit it, told in one message · 130
+interrupted · 1 anything else.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ def _parse(typed: list[str]) -> argparse.Namespace:
         epilog="docs/models.md tells how to read scores, intervals and drift.",
     )
     arguments.add_model(parser)
-    parser.add_argument("rows", type=Path, metavar="ROWS", help=".csv, .parquet, .npy, or a folder of images per class")
-    parser.add_argument("--target", help="the column of what is true (default: that of training), or a .npy of targets")
+    kinds = ".csv, .parquet, .npz, .npy, or a folder of images per class"
+    parser.add_argument("rows", type=Path, metavar="ROWS", help=kinds)
+    parser.add_argument("--target", help="column of what is true (default: as in training), array of a .npz, or a .npy")
     parser.add_argument("--out", type=Path, help="folder of the page and its pictures (default: below outputs/)")
     parser.add_argument("--no-tracking", action="store_true", help="record nothing in MLflow")
     return parser.parse_args(typed)

@@ -1,8 +1,8 @@
 """Register a run's finished model, and point an alias at it if it is better: `python scripts/promote.py RUN`.
 
-RUN is the id or the name of a run that was refitted, or the beginning of one. Exit codes: 0 the alias points at this
-model · 1 it stays where it was, since the model is not shown to be better · 2 there is no such model, told in one
-message · 130 interrupted.
+RUN is the id, the name or the output folder of a run that was refitted. Exit codes: 0 the alias points at this model ·
+1 it stays where it was, since the model is not shown to be better · 2 there is no such model, told in one message ·
+130 interrupted.
 """
 
 from __future__ import annotations

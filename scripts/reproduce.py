@@ -1,6 +1,6 @@
 """Train a recorded run again and compare every number: `python scripts/reproduce.py RUN`.
 
-RUN is the id or the name of a run, or a beginning of either that only one has; of a study its final run is taken.
+RUN is the id, the name or the output folder of a run; of a study its final run is taken.
 Nothing is checked out, recorded or written. Exit codes: 0 all numbers are as they were · 1 some are not · 2 there is no
 such run, told in one message · 130 interrupted.
 """

@@ -220,13 +220,24 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
         predict(image_model((4, 5)), folder, tmp_path / "out.csv")
 
 
+def test_an_archive_of_arrays_is_evaluated_as_its_rows_in_a_table(iris: Recorded, tmp_path: Path) -> None:
+    data, rows = iris.outcome.data, iris.outcome.plan.test
+    np.savez(tmp_path / "new.npz", x=data.inputs[rows], y=data.targets[rows], truth=data.targets[rows])
+    model = FinishedModel(iris.folder / "model")
+    for target in (None, "truth"):
+        found = evaluate(model, tmp_path / "new.npz", target)
+        assert found.scores["accuracy"].value == pytest.approx(iris.outcome.result.test["accuracy"])
+    with pytest.raises(DataError, match=r"new\.npz holds .*data\.target must name one of its arrays; got 'absent'"):
+        evaluate(model, tmp_path / "new.npz", "absent")
+
+
 # Reproduce ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_is_reproduced_bit_for_bit_and_nothing_is_written(
     iris: Recorded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert script_module("reproduce").main([iris.run_id, "--uri", iris.uri]) == 0
+    assert script_module("reproduce").main([str(iris.folder), "--uri", iris.uri]) == 0
     told = capsys.readouterr().out
     assert "python scripts/train.py data=iris" in told
     assert "Code, packages, data and machine are the same as then." in told
@@ -291,7 +302,7 @@ class Promoted:
 def test_the_alias_moves_only_to_a_model_that_the_folds_show_to_be_better(
     iris: Recorded, worse: Recorded, promoted: Promoted
 ) -> None:
-    code, told = promoted(worse.run_id)
+    code, told = promoted(str(worse.folder))
     assert code == 0, told
     assert promoted.number == 1
     assert "Nothing stood there." in told
@@ -329,6 +340,9 @@ def test_a_version_carries_scores_and_data_and_the_alias_finds_the_model(
 def test_what_cannot_be_promoted_is_told(
     iris: Recorded, worse: Recorded, promoted: Promoted, rows: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    code, told = promoted(str(iris.folder.parent))
+    assert code == 2
+    assert "was recorded with the output folder" in told
     code, told = promoted("absent")
     assert (code, "No run in" in told) == (2, True), told
     assert promoted(iris.run_id, "--name", "a/b")[0] == 2

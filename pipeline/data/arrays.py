@@ -35,7 +35,7 @@ def load(settings: DataSettings, _seed: int) -> Dataset:
     path = Path(settings.path)
     demand_file(path)
     if path.suffix == ".npz":
-        parts = _from_npz(path, settings)
+        parts = _from_npz(path, settings.target if isinstance(settings.target, str) else None)
     else:
         parts = [(_array(path), _array(_targets_beside(path, settings)))]
     return _dataset(path, parts, settings, str(path.absolute()))
@@ -96,7 +96,17 @@ def _summary(origin: str, inputs: np.ndarray, target: Target, test: np.ndarray |
     )
 
 
-def _from_npz(path: Path, settings: DataSettings) -> list[tuple[np.ndarray, np.ndarray]]:
+def new_rows(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets of a .npz to judge a model by: of all rows, or of its own test rows. target: their array.
+
+    Raises DataError, as `load` does.
+    """
+    demand_file(path)
+    x, y = _from_npz(path, target)[-1]
+    return _inputs(path, x), y
+
+
+def _from_npz(path: Path, asked: str | None) -> list[tuple[np.ndarray, np.ndarray]]:
     """(inputs, targets) of all rows, or of training and test rows."""
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
@@ -106,7 +116,6 @@ def _from_npz(path: Path, settings: DataSettings) -> list[tuple[np.ndarray, np.n
         raise
     except Exception as error:  # a damaged header fails wherever zipfile, or the parser of its text, meets the damage
         raise DataError(_damaged(path, "NumPy archive", error)) from error
-    asked = settings.target if isinstance(settings.target, str) else None
     x, y = _one_of(path, arrays, _INPUTS, None), _one_of(path, arrays, _TARGETS, asked)
     parts = [(arrays[x], arrays[y])]
     test = tuple(name.replace("_train", "") + "_test" for name in (x, y))

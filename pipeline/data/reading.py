@@ -223,7 +223,7 @@ def _check_header(path: Path, header: list[str], delimiter: str, settings: DataS
     if len(header) == 1 and others[best] > 1:
         raise DataError(
             f"{path}: split at {delimiter!r} the header has one column, {line[:60]!r}; split at {best!r} it has "
-            f"{others[best]}. Say data.delimiter={best!r}."
+            f"""{others[best]}. Type 'data.delimiter="{_typed(best)}"', with both pairs of quotes."""
         )
     unnamed = [k + 1 for k, name in enumerate(header) if not name.strip()]
     if unnamed[1:] or (unnamed and unnamed != [1]):  # pandas writes its row numbers into one without a name
@@ -232,6 +232,10 @@ def _check_header(path: Path, header: list[str], delimiter: str, settings: DataS
         raise DataError(
             f"{path}: its first line holds only numbers ({line[:60]!r}); a table needs a header with names."
         )
+
+
+def _typed(sign: str) -> str:
+    return sign.replace("\t", "\\t")
 
 
 def _is_number(text: str) -> bool:

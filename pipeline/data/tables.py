@@ -75,8 +75,9 @@ def _demand_columns(table: Read, targets: Sequence[str], settings: DataSettings)
     asked += [(key, name) for key, name in (("data.group", settings.group), ("data.time", settings.time)) if name]
     for key, name in asked:
         if name not in table.frame.columns:
-            near = difflib.get_close_matches(name, [str(each) for each in table.frame.columns], n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            named = {str(each).strip().lower(): str(each) for each in table.frame.columns}
+            near = difflib.get_close_matches(name.strip().lower(), named, n=1, cutoff=0.5)
+            hint = f" Did you mean {named[near[0]]!r}?" if near else ""
             raise DataError(f"{key}: {table.origin} has no column {name!r}.{hint} It has {_names(table)}.")
     if len(set(targets)) < len(targets):
         raise DataError(f"data.target must name each column once. Got {', '.join(targets)}.")

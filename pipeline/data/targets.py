@@ -93,11 +93,10 @@ def _suggested(read: Read, name: str) -> tuple[Task, str]:
 def _values(read: Read, name: str, why: str) -> Target:
     numbers = _numbers(read.frame[name])
     if numbers is None:
-        series = read.frame[name]
-        wrong = next(k for k, value in enumerate(series) if _numbers(series.iloc[k : k + 1]) is None)
+        wrong, value = _first_text(read.frame[name])
         raise DataError(
             f"{read.origin}, {read.where(wrong)}: a regression needs numbers, but the target {name!r} is "
-            f"{str(series.iloc[wrong])[:40]!r} here. Mend the value, or leave data.task out."
+            f"{value!r} here. Mend the value, or leave data.task out."
         )
     if (numbers == numbers[0]).all():
         raise DataError(
@@ -110,6 +109,25 @@ def _values(read: Read, name: str, why: str) -> Target:
     return Target("regression", values, (), why)
 
 
+def _first_text(series: pd.Series) -> tuple[int, str]:
+    """The first row whose value is no number, and the value."""
+    wrong = next(k for k in range(len(series)) if _numbers(series.iloc[k : k + 1]) is None)
+    return wrong, str(series.iloc[wrong])[:40]
+
+
+def _demand_numbers_if_most_are(read: Read, name: str) -> None:
+    import pandas as pd
+
+    series = read.frame[name]
+    numbers = pd.to_numeric(series.astype(object), errors="coerce").notna().sum()
+    if numbers > len(series) / 2:
+        wrong, value = _first_text(series)
+        raise DataError(
+            f"{read.origin}, {read.where(wrong)}: the target {name!r} holds numbers in {numbers} of {len(series)} "
+            f"rows, but here {value!r}. Mend the value, or take the row out."
+        )
+
+
 def _classes(read: Read, name: str, task: Task, why: str) -> Target:
     labels = texts(read.frame[name])
     names = in_order(labels)
@@ -118,6 +136,7 @@ def _classes(read: Read, name: str, task: Task, why: str) -> Target:
     if task == "binary" and len(names) != 2:
         raise DataError(f"data.task=binary needs 2 classes, but the target {name!r} of {read.origin} has {len(names)}.")
     if len(names) > min(_MOST_NAMES, len(labels) / 2) and _numbers(read.frame[name]) is None:
+        _demand_numbers_if_most_are(read, name)
         raise DataError(
             f"{read.origin}: the target {name!r} has {len(names)} different texts in {len(labels)} rows (the first is "
             f"{names[0][:40]!r}): those are not classes. Is it the right column, are its numbers written as numbers?"

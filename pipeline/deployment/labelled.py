@@ -24,13 +24,16 @@ _TRUE, _FALSE = ("1", "true", "yes"), ("0", "false", "no")
 
 
 def read_labelled(model: FinishedModel, path: Path, target: str | None = None) -> Dataset:
-    """Rows and targets of a table (.csv, .parquet), of an array (.npy), or of a folder with a folder of images a class.
+    """Rows and targets of a table (.csv, .parquet), of arrays (.npz, .npy), or of a folder of images for every class.
 
-    target: the table's column of what is true, by default that of training; or the .npy file of an array's targets.
+    target: the table's column of what is true, by default that of training; the .npz file's array of targets, by
+    default `y`; or the .npy file of an array's targets.
     Raises DataError, with what was expected, for rows that do not fit the model and for targets that it cannot have.
     """
     if path.is_dir():
         inputs, labels = _of_folders(model, path)
+    elif path.suffix.lower() == ".npz":
+        inputs, labels = _of_archive(model, path, target)
     elif path.suffix.lower() == ".npy":
         inputs, labels = _joined(model, read(path, model.card).parts, path), _array(path, target)
     else:
@@ -105,15 +108,26 @@ def _columns(table: pd.DataFrame, names: Sequence[str], path: Path) -> list[str]
 
 
 def _array(path: Path, target: str | None) -> pd.DataFrame:
-    import pandas as pd
-
     if target is None or not Path(target).is_file():
         raise DataError(f"The targets of {path} must come in a file of their own: --target y.npy. Got {target}.")
     try:
         values = np.load(target, allow_pickle=False)
     except ValueError as error:
         raise DataError(f"{target} must hold one array, as numpy.save writes it: {error}") from error
-    return pd.DataFrame(values.reshape(len(values), -1) if values.ndim else [[values]])
+    return _in_columns(values)
+
+
+def _in_columns(targets: np.ndarray) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(targets.reshape(len(targets), -1) if targets.ndim else [[targets]])
+
+
+def _of_archive(model: FinishedModel, path: Path, target: str | None) -> tuple[np.ndarray, pd.DataFrame]:
+    from pipeline.data.arrays import new_rows
+
+    x, y = new_rows(path, target)
+    return _joined(model, iter([Part(x, (), len(x))]), path), _in_columns(y)
 
 
 def _of_folders(model: FinishedModel, folder: Path) -> tuple[np.ndarray, pd.DataFrame]:

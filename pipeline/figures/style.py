@@ -45,6 +45,7 @@ _STYLE: Any = {  # Any: matplotlib types these keys as literals
 }
 _LABELS = {
     "f1": "F1",
+    "mcc": "MCC",
     "roc_auc": "ROC AUC",
     "ece": "ECE",
     "rmse": "RMSE",

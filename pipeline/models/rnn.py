@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
@@ -13,7 +12,7 @@ from pipeline.errors import ConfigError
 CELLS: dict[str, type[nn.LSTM | nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
-class RNN(nn.Module):
+class RNN(nn.Sequential):
     """From sequences to (n, outputs) logits.
 
     A row of the data is read as a sequence along its height: an image (height, width) line by line from the top, one
@@ -37,17 +36,46 @@ class RNN(nn.Module):
         if not hidden:
             raise ConfigError("model.hidden must name at least one layer for model=rnn: it is what remembers.")
         width = {1: 1, 2: shape[-1], 3: shape[0] * shape[-1]}[len(shape)]
-        self.layers = nn.ModuleList()
-        for units in hidden:
-            self.layers.append(CELLS[cell](width, units, batch_first=True, bidirectional=bidirectional))
+        self.add_module("sequence", ToSequence())
+        for place, units in enumerate(hidden, 1):
+            reader = CELLS[cell](width, units, batch_first=True, bidirectional=bidirectional)
+            self.add_module(f"recurrent{place}", Recurrent(reader, ends=place == len(hidden)))
+            if dropout > 0:
+                self.add_module(f"recurrent{place}_dropout", DropUnits(dropout))
             width = units * (2 if bidirectional else 1)
-        self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(width, outputs)
+        self.add_module("output", nn.Linear(width, outputs))
+
+
+class ToSequence(nn.Module):
+    """Rows of any shape as sequences (n, steps, numbers)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, …) rows to (n, outputs)."""
-        sequence = x.movedim(1, 2).flatten(2) if x.dim() == 4 else x.view(*x.shape, 1) if x.dim() == 2 else x
-        for place, layer in enumerate(self.layers):
-            sequence, state = layer(self.dropout(sequence) if place else sequence)
-        last = state[0] if isinstance(state, tuple) else state  # (directions, n, units), each at its own end
-        return self.output(self.dropout(torch.cat(list(last), dim=-1)))  # type: ignore[no-any-return]
+        """(n, numbers), (n, height, width) or (n, channels, height, width)."""
+        if x.dim() == 4:
+            return x.movedim(1, 2).flatten(2)
+        return x.view(*x.shape, 1) if x.dim() == 2 else x
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer that hands on what it has seen.
+
+    ends: hands on (n, units), of each direction where it has read everything; else (n, steps, units).
+    """
+
+    def __init__(self, cell: nn.LSTM | nn.GRU, ends: bool) -> None:
+        super().__init__()
+        self.cell, self.ends = cell, ends
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, steps, numbers)."""
+        sequence, state = self.cell(x)
+        last: Tensor = state[0] if isinstance(state, tuple) else state  # (directions, n, units)
+        return last.movedim(0, 1).flatten(1) if self.ends else sequence
+
+
+class DropUnits(nn.Dropout):
+    """Dropout of the same units in all steps of a sequence (Gal and Ghahramani, NeurIPS 2016)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, steps, units) or (n, units)."""
+        return x * super().forward(x.new_ones(x[:, :1].shape if x.dim() == 3 else x.shape))

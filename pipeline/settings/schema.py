@@ -25,6 +25,7 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Text = Annotated[str, Field(min_length=1), BeforeValidator(_whole_number_as_text)]
 
+_written_tab = BeforeValidator(lambda value: "\t" if value == r"\t" else value)
 _empty_is_none = BeforeValidator(lambda value: None if value == {} else value)
 
 
@@ -108,8 +109,8 @@ class DataSettings(Section):
     """Your own table: each category becomes an input of its own, or all one, their place by frequency."""
     max_categories: Count = 30
     """Your own table: of a column's categories the most frequent get an input each, the others one together."""
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
-    """Your own text file: what stands between fields; null is a comma, in .tsv a tab."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1), _written_tab] | None = None
+    """Your own text file: what stands between fields, a tab as \\t; null is a comma, in .tsv a tab."""
     decimal: Literal[".", ","] = "."
     """Your own text file: what stands before the fraction of a number."""
     encoding: Text = "utf-8"

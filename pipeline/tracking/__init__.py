@@ -347,6 +347,8 @@ class StudyRun:
 
 def _start(settings: Settings, name: str, parent: str | None, tags: Mapping[str, str], level: str = "trial") -> Start:
     files = provenance.files(settings)
+    if parent is None:  # of what stands below it several share a folder
+        tags = {**tags, "output": str(Path(settings.output).absolute())}
     return Start(uuid.uuid4().hex, name, level, parent, tags, parameters(settings), files, now())
 
 

@@ -57,7 +57,8 @@ class StoredRun:
 def read_runs(asked: Sequence[str], uri: str | None = None) -> list[StoredRun]:
     """The runs that each text asks for, in that order and each of them once.
 
-    A text is the id or the name of one run, or a beginning of it that no other run has; else a filter in MLflow's
+    A text is the id, the name or the output folder of one run, or a beginning of the first two that no other run has,
+    or the name of a study; else a filter in MLflow's
     syntax, such as `params.optimizer = 'adam'`, which finds trials only. uri: by default the store in use.
     Raises PipelineError, with the nearest names, for a text that finds nothing or that fits several runs, and
     StoreError if the store cannot be read.
@@ -168,15 +169,25 @@ class _Reader:
         return StoredRecord(run_id, str(run.info.run_name), status, files, bool(self._study(parent)))
 
     def _named(self, text: str) -> list[Run]:
-        """Runs with this id or name, else those whose id or name begins so; trials go before others."""
+        """Runs with this id, name or output folder, else those whose id or name begins so, else the study of that name.
+
+        Trials go before others.
+        """
+        if Path(text).is_dir():
+            return self._with_tag("output", str(Path(text).absolute()))
         found = self._search(f"attributes.run_id LIKE '{text}%'") if _AN_ID.fullmatch(text) else []
         if not found and not {"'", '"'} <= {*text}:
             quote = '"' if "'" in text else "'"
             found = self._search(f"attributes.run_name LIKE {quote}{text}%{quote}")
             found = [run for run in found if run.info.run_name.startswith(text)]  # _ and % are wild cards
+            found = found or self._with_tag("study", text)
         for narrower in (_is_trial, lambda run: text in (run.info.run_id, run.info.run_name)):
             found = [run for run in found if narrower(run)] or found
         return found
+
+    def _with_tag(self, name: str, value: str) -> list[Run]:
+        quote = '"' if "'" in value else "'"
+        return self._search(f"tags.{name} = {quote}{value}{quote}")
 
     def _filtered(self, text: str) -> list[Run]:
         """Trials, the oldest first."""
@@ -199,6 +210,11 @@ class _Reader:
         return list(self._client.search_runs(self._experiments, wanted, max_results=at_most, order_by=order))
 
     def _unknown(self, text: str) -> str:
+        if Path(text).is_dir():
+            return (
+                f"No run in {shown(self._uri)} was recorded with the output folder {text}: it was trained without "
+                "tracking, into another store (--uri), or the folder was moved since. Give the id or name of the run."
+            )
         names = list(dict.fromkeys(run.info.run_name for run in self._search("tags.level = 'trial'")))
         near = difflib.get_close_matches(text, names, n=3, cutoff=0.4) or names[:3]
         told = f" Did you mean {' or '.join(map(repr, near))}?" if near else " There is no trial in it yet."

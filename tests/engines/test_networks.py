@@ -25,9 +25,8 @@ STACKABLE = {
     "layer norm": ("model.layer_norm=true", "model.hidden=[12,9]"),
     "residual": ("model.residual=true", "model.hidden=[8,8,8]"),
     "residual with batch norm": ("model.residual=true", "model.batch_norm=true", "model.hidden=[8,8,5]"),
-}
-ALONE = {
     "lstm": ("model=rnn", "model.hidden=[7]", "initializer=xavier"),
+    "lstm, two layers": ("model=rnn", "model.hidden=[5,4]", "initializer=orthogonal"),
     "gru, two layers, both ways": (
         "model=rnn", "model.cell=gru", "model.hidden=[5,4]", "model.bidirectional=true", "initializer=orthogonal",
     ),
@@ -70,12 +69,12 @@ def _statistics(network: nn.Module) -> list[torch.Tensor]:
     return [buffer for buffer in network.buffers() if buffer.is_floating_point()]
 
 
-@pytest.mark.parametrize("network", [*STACKABLE, *ALONE])
+@pytest.mark.parametrize("network", STACKABLE)
 def test_a_fold_alone_equals_the_fold_in_the_stack(network: str) -> None:
     data = images()
-    settings = settings_of(*{**STACKABLE, **ALONE}[network], *EVERYTHING)
+    settings = settings_of(*STACKABLE[network], *EVERYTHING)
     members = replicas(data, settings, plan(data, settings))
-    assert can_stack(build_network(members[0], (7, 5))) == (network in STACKABLE)
+    assert can_stack(build_network(members[0], (7, 5)))
     engine = engines.create(settings)
     for member, together in zip(members, engine.fit(members, data, nobody), strict=True):
         assert_same(engine.fit([member], data, nobody)[0], together)
@@ -83,10 +82,10 @@ def test_a_fold_alone_equals_the_fold_in_the_stack(network: str) -> None:
         np.testing.assert_allclose(again, together.predictions, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("network", [*STACKABLE, *ALONE])
+@pytest.mark.parametrize("network", STACKABLE)
 def test_every_network_learns(network: str) -> None:
     data = images(rows=150)
-    settings = settings_of(*{**STACKABLE, **ALONE}[network], "trainer.max_epochs=25", "optimizer.lr=0.01")
+    settings = settings_of(*STACKABLE[network], "trainer.max_epochs=25", "optimizer.lr=0.01")
     member = refit_replica(data, settings, plan(data, settings), epochs=25)
     (fitted,) = engines.create(settings).fit([member], data, nobody)
     assert fitted.history[-1].train_loss < 0.6 < fitted.history[0].train_loss
@@ -126,18 +125,43 @@ def test_an_rnn_reads_rows_images_and_images_with_channels_along_their_height(sh
     assert whole.shape == (4, 2)
     lines = x.movedim(1, 2) if len(shape) == 3 else x
     sequence = lines.reshape(4, 6, -1)
-    _, (last, _) = network.layers[0](sequence)
+    _, (last, _) = network.recurrent1.cell(sequence)
     torch.testing.assert_close(whole, network.output(last[0]))
 
 
-def test_the_look_inside_tells_of_convolutions_and_residual_layers() -> None:
+def test_the_look_inside_tells_of_convolutions_residual_and_recurrent_layers() -> None:
     data = images()
-    for network, layers in (("cnn", 4), ("residual", 4)):
+    for network, layers in (("cnn", 4), ("residual", 4), ("gru, two layers, both ways", 3)):
         settings = settings_of(*STACKABLE[network], "trainer.inspect=true", "trainer.max_epochs=1")
         (fitted,) = engines.create(settings).fit(replicas(data, settings, plan(data, settings))[:1], data, nobody)
         inside = fitted.history[-1].inside
         assert [layer.name for layer in inside] == [*(f"hidden {place}" for place in range(1, layers)), "output"]
         assert all(layer.gradient_norm > 0 for layer in inside)
+
+
+def test_recurrent_layers_learn_under_mixed_precision() -> None:
+    data = images()
+    settings = settings_of(*STACKABLE["gru, two layers, both ways"], "trainer.precision=bf16-mixed")
+    results = engines.create(settings).fit(replicas(data, settings, plan(data, settings)), data, nobody)
+    assert all(one.history[-1].train_loss < one.history[0].train_loss for one in results)
+
+
+class Halved(nn.Sequential):
+    """A network of somebody's own, whose dropout is its own too."""
+
+    def __init__(self, inputs: int, outputs: int, p: float = 0.5) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(inputs, 8), nn.Dropout(p), nn.Linear(8, outputs))
+
+
+def test_dropout_of_a_network_of_ones_own_drops_units() -> None:
+    data = images()
+    own = ("model._target_=tests.engines.test_networks.Halved", "allow_targets=[tests.engines.test_networks]")
+    losses = []
+    for p in (0.0, 0.5):
+        settings = settings_of(*own, "model.hidden=[]", f"+model.p={p}", "trainer.max_epochs=1")
+        member = replicas(data, settings, plan(data, settings))[0]
+        losses.append(engines.create(settings).fit([member], data, nobody)[0].history[0].train_loss)
+    assert losses[0] != losses[1]
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ class _Watched(ReplicaModule):
         yield "the loss", self._losses[step]
         names = [name.rpartition(".") for name in self.active[0].names]
         label_of = {label.split()[1]: label for label in self._labels}
-        told = [f"the {leaf} of {label_of.get(layer, layer)}" for layer, _, leaf in names]
+        told = [f"the {leaf} of {label_of.get(layer.partition('.')[0], layer)}" for layer, _, leaf in names]
         gradients = self.arena.gradients(0)
         yield from reversed([(f"the gradient of {t}", g) for t, g in zip(told, gradients, strict=False)])
         yield from zip(told, self.arena.state(0), strict=True)

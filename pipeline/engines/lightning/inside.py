@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.engines.inside import ZERO_RANGE, Look
-from pipeline.engines.lightning.stacked import StackedActivation, StackedConv2d, StackedLinear, StackedResidual, Step
+from pipeline.engines.lightning.learning import Learning
+from pipeline.engines.lightning.recurrent import StackedRecurrent
+from pipeline.engines.lightning.stacked import (
+    StackedActivation,
+    StackedConv2d,
+    StackedLinear,
+    StackedResidual,
+    Step,
+)
 
 _ZERO_RANGE = tuple(getattr(nn, name) for name in ZERO_RANGE)
 
@@ -20,21 +28,22 @@ def looks(steps: Sequence[Step]) -> Iterator[Look]:
     learnt = [(place, found) for place, step in enumerate(steps) if (found := _learnt(step)) is not None]
     for (_, layer), (stop, _) in pairwise([*learnt, (len(steps), None)]):
         assert layer is not None
+        weights, gradients = layer.looked_at
         last, _, handed_on, _ = steps[stop - 1]
         yield Look(
             _array(handed_on.flatten(2)),
-            _array(layer.weight),
-            _array(layer.grads["weight"]),
+            _array(weights),
+            _array(gradients),
             _can_die(last, len(handed_on)),
         )
 
 
-def _learnt(step: Step) -> StackedLinear | StackedConv2d | None:
-    """The linear map of a step, inside of a residual layer too; None where it has none."""
+def _learnt(step: Step) -> Learning | None:
+    """The linear map of a step or what recurs in it, inside of a residual layer too; None where it has none."""
     layer, *_, given = step
     if isinstance(layer, StackedResidual):
         return next(found for inner in given if (found := _learnt(inner)) is not None)
-    return layer if isinstance(layer, StackedLinear | StackedConv2d) else None
+    return layer if isinstance(layer, StackedLinear | StackedConv2d | StackedRecurrent) else None
 
 
 def _can_die(layer: nn.Module, replicas: int) -> list[bool]:

@@ -32,12 +32,12 @@ from pipeline.engines.lightning.inside import looks
 from pipeline.engines.lightning.networks import names_in_a_row, network_for_a_stack
 from pipeline.engines.lightning.optimizer import advance, begin_epoch, begin_step, build_optimizer, regroup
 from pipeline.engines.lightning.peers import lost
+from pipeline.engines.lightning.recurrent import StackedRecurrent
 from pipeline.engines.lightning.schedules import Rates
 from pipeline.engines.lightning.stacked import (
     Arena,
     SingleNetwork,
     StackedConv2d,
-    StackedDropout,
     StackedNetwork,
     Step,
     stack,
@@ -48,7 +48,7 @@ from pipeline.results import Epoch, LayerState, Status
 from pipeline.streams import stream_seed
 
 _ROWS_AT_ONCE = 16384  # rows of all replicas together in one pass of the evaluation of an MLP
-_IMAGES_AT_ONCE = 1024  # and of what keeps a number for every place of an image and every channel
+_IMAGES_AT_ONCE = 1024  # and of what keeps a number for every place of an image and channel, or step of a sequence
 _STEPS_PER_BLOCK = 50
 _MASK_BYTES = 64 * 2**20  # of dropout masks held at once
 
@@ -426,7 +426,7 @@ class ReplicaModule(LightningModule):
         total, weight = self._losses.new_zeros(2, len(rows))
         parts = []
         flat = isinstance(self.network, StackedNetwork) and not any(
-            isinstance(layer, StackedConv2d) for layer in self.network.children()
+            isinstance(layer, StackedConv2d | StackedRecurrent) for layer in self.network.children()
         )
         at_once = max(1, (_ROWS_AT_ONCE if flat else _IMAGES_AT_ONCE) // len(rows))
         for chunk, use in zip(torch.split(index, at_once, 1), torch.split(valid, at_once, 1), strict=True):
@@ -530,8 +530,7 @@ class DropoutMasks:
     def __init__(self, members: Sequence[Member], steps: int, network: nn.Module) -> None:
         self._members, self._steps = members, steps
         self._dropped = [member.replica.settings.model.dropout for member in members]
-        needed = any(self._dropped) and any(isinstance(layer, StackedDropout) for layer in network.modules())
-        self._units = sum(members[0].replica.settings.model.hidden) if needed else 0
+        self._units = network.droppable if any(self._dropped) and isinstance(network, StackedNetwork) else 0
         self._streams = [KeepMasks(member.replica, member.epoch) for member in members]
         self._block = torch.empty(0)
         self._start = self._stop = 0

@@ -15,6 +15,8 @@ from pipeline.folds import Replica
 from pipeline.preparation import Encoding, Preparation
 from pipeline.streams import stream_seed
 
+OURS = ("pipeline.models.mlp.MLP", "pipeline.models.cnn.CNN", "pipeline.models.rnn.RNN")
+
 _SOME = 0.5
 """A probability of dropout that only says that there is some: in a stack the masks come from outside."""
 
@@ -47,7 +49,7 @@ def drops_anywhere(replica: Replica) -> bool | None:
 
 
 def _is_ours(replica: Replica) -> bool:
-    return replica.settings.model.target in ("pipeline.models.mlp.MLP", "pipeline.models.cnn.CNN")
+    return replica.settings.model.target in OURS
 
 
 def bare_network(replica: Replica, shape: tuple[int, ...], dropout: float | None = None) -> nn.Module:

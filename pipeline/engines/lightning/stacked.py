@@ -17,7 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.mlp import Residual
+from pipeline.engines.lightning.learning import Learning
+from pipeline.engines.lightning.recurrent import StackedRecurrent
+from pipeline.models.cnn import CNN
+from pipeline.models.mlp import MLP, Residual
+from pipeline.models.rnn import RNN, DropUnits, Recurrent, ToSequence
 
 aten = torch.ops.aten
 
@@ -29,19 +33,6 @@ replica, so torch multiplies one after another; less than this, and one product 
 _WIDTH = 64
 """Numbers that torch's kernels work on together, at most. What is left over at the end of an array they may round
 otherwise; so no row of a replica may reach there by who stands before it."""
-
-
-class Learning(nn.Module):
-    """R layers with a weight and a bias each, (R, …).
-
-    The gradients go to `grads` and not to `weight.grad`, which Lightning clears, and are written, not added.
-    """
-
-    def __init__(self, layers: Sequence[Any]) -> None:
-        super().__init__()
-        self.weight = _stacked([layer.weight for layer in layers])
-        self.bias = _stacked([layer.bias for layer in layers])
-        self.grads = {"weight": torch.zeros_like(self.weight), "bias": torch.zeros_like(self.bias)}
 
 
 class StackedLinear(Learning):
@@ -225,7 +216,7 @@ class StackedDropout(nn.Module):
     """Inverted dropout with masks from outside, so that they can come from the streams every engine shares."""
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x and mask are (R, B, units); the mask is 0 or 1 / (1 - p)."""
+        """x is (R, B, units), or (R, B, steps, units) with one mask for all steps; the mask is 0 or 1 / (1 - p)."""
         return x * mask
 
 
@@ -278,6 +269,14 @@ class StackedActivation(nn.Module):
         return [(run[0], len(run)) for run in runs]
 
 
+class StackedSequence(nn.Module):
+    """R times `ToSequence`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, B, …) to (R, B, steps, numbers)."""
+        return ToSequence()(x.flatten(0, 1)).unflatten(0, x.shape[:2])  # type: ignore[no-any-return]
+
+
 class StackedFlatten(nn.Module):
     """(R, B, …) to (R, B, inputs)."""
 
@@ -312,10 +311,11 @@ class Masks:
     def __init__(self, mask: Tensor | None) -> None:
         self._mask, self._taken = mask, 0
 
-    def take(self, units: int) -> Tensor | None:
-        """(R, B, units) of the next layer; None where nothing is dropped."""
-        start, self._taken = self._taken, self._taken + units
-        return None if self._mask is None else self._mask[..., start : self._taken]
+    def take(self, x: Tensor) -> Tensor | None:
+        """Of the units of x, (R, B, units) or the same in all steps of (R, B, steps, units); None drops nothing."""
+        start, self._taken = self._taken, self._taken + x.shape[-1]
+        mask = None if self._mask is None else self._mask[..., start : self._taken]
+        return mask if mask is None or x.dim() == 3 else mask[:, :, None]
 
 
 Step = tuple[Any, Tensor, Tensor, Any]
@@ -358,7 +358,7 @@ class StackedNetwork(nn.Module):
         for layer in self._order:
             given: Any = None
             if isinstance(layer, StackedDropout):
-                given = masks.take(x.shape[-1])
+                given = masks.take(x)
                 if given is None:
                     continue
                 y = layer(x, given)
@@ -386,6 +386,21 @@ class StackedNetwork(nn.Module):
             else:
                 dy = layer.backward(dy, x, y, place == first)
         return dy
+
+    @property
+    def droppable(self) -> int:
+        """Units that dropout's masks are for."""
+        units = width = 0
+        for layer in self.children():
+            if isinstance(layer, StackedLinear):
+                width = layer.weight.shape[1]
+            elif isinstance(layer, StackedRecurrent):
+                width = layer.width
+            elif isinstance(layer, StackedResidual):
+                units += layer.body.droppable
+            elif isinstance(layer, StackedDropout):
+                units += width
+        return units
 
     def regroup(self, rows: Sequence[int], entering: Sequence[nn.Module]) -> None:
         """Keep the activations of these replicas, and put those of other networks behind them."""
@@ -441,6 +456,9 @@ _STACKED: dict[type[nn.Module], Any] = {
     nn.MaxPool2d: StackedMaxPool2d,
     nn.Unflatten: StackedUnflatten,
     Residual: StackedResidual,
+    Recurrent: StackedRecurrent,
+    ToSequence: lambda _: StackedSequence(),
+    DropUnits: lambda _: StackedDropout(),
     nn.Dropout: lambda _: StackedDropout(),
     nn.Flatten: lambda _: StackedFlatten(),
 }
@@ -476,10 +494,15 @@ def acts_on_elements(layer: type) -> bool:
 
 
 def can_stack(network: nn.Module) -> bool:
-    """Whether the network is a plain sequence of layers that have a stacked form or act on each element alone."""
+    """Whether the network is a plain sequence of layers that have a stacked form or act on each element alone.
+
+    Dropout has one in our own networks only, where `model.dropout` is its probability: the masks are drawn by that.
+    """
     if not isinstance(network, nn.Sequential) or type(network).forward is not nn.Sequential.forward:
         return False
-    return all(_has_stacked_form(layer) for layer in network)
+    ours = isinstance(network, MLP | CNN | RNN)
+    drops = any(isinstance(layer, nn.Dropout) for layer in network.modules())
+    return (ours or not drops) and all(_has_stacked_form(layer) for layer in network)
 
 
 def _has_stacked_form(layer: nn.Module) -> bool:
@@ -498,7 +521,7 @@ def _has_stacked_form(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Unflatten):
         return isinstance(layer.dim, int) and layer.dim > 0
     if isinstance(layer, Residual):
-        return can_stack(layer.body)
+        return all(_has_stacked_form(inner) for inner in layer.body)
     return type(layer) in _STACKED or acts_on_elements(type(layer))
 
 
@@ -632,10 +655,6 @@ def _cut(row: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
     sizes = [shape.numel() for shape in shapes]
     *parts, _ = torch.split(row, [*sizes, len(row) - sum(sizes)])
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def _stacked(parameters: Sequence[Tensor]) -> nn.Parameter:
-    return nn.Parameter(torch.stack([parameter.detach() for parameter in parameters]))
 
 
 def _tensor(maybe: Tensor | None) -> Tensor:
