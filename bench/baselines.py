@@ -6,7 +6,8 @@ and are scored once on the test rows: nobody is tuned on rows that score. Ours i
 the k-fold score; the others search a grid. Inputs are prepared for all alike (`pipeline.preparation`). Differences are
 judged by Nadeau and Bengio's corrected resampled t-test, over all pairs by Holm's correction.
 
-Every split is kept as soon as it is known, and one that is known is not run again.
+Every score is kept as soon as it is known, and one that is known is not run again. Those of other settings are never
+mixed in. Exit codes: 0 done · 2 bad input, told in one message · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,9 +30,11 @@ import numpy as np
 
 from bench import machine
 from bench.__main__ import filled
+from bench.baselines_page import page
 from bench.baselines_report import PICTURE, Score, as_text, picture
-from pipeline import experiment, folds, preparation
+from pipeline import console, experiment, folds, preparation
 from pipeline.data import Dataset, load
+from pipeline.errors import ConfigError, DataError
 from pipeline.metrics import metrics_of
 from pipeline.search import search
 from pipeline.settings import Settings, compose
@@ -45,6 +48,8 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "baselines.md"
 KEPT = Path("outputs/baselines.json")
 OURS = "MLP, searched"
 TABLES = ("iris", "wine", "penguins", "diabetes", "breast_cancer", "digits")  # small ones first
+TRIES = 12
+"""Settings among which everybody chooses."""
 TRAINING = ("engine=numpy", "trainer.max_epochs=60", "trainer.batch_size=32", "trainer.progress=false")
 SPACE = (
     "activation=relu,tanh",
@@ -58,57 +63,119 @@ SPACE = (
 
 
 def main(arguments: list[str]) -> None:
-    """Run what is not known yet, then print and draw all of it."""
+    """Run what is not known yet, then print, draw and lay out all of it.
+
+    Raises ConfigError where the file holds scores of other settings, DataError where a table is not installed.
+    """
     asked = parse(arguments)
-    place = asked.to.with_suffix(".json")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    scores = known(place)
+    for table in asked.tables:
+        data_of(table)  # one that is not installed is told of now, and not after the others have run
+    kept = Kept(asked.to.with_suffix(".json"), tried(asked.trials))
     for split, table in itertools.product(range(asked.splits), asked.tables):
-        if any((one.table, one.split) == (table, split) for one in scores):
-            continue
-        found = list(contest(table, split, asked.trials))
-        scores += found
-        place.write_text(json.dumps([asdict(score) for score in scores], indent=1) + "\n", encoding="utf-8")
-        print(f"{table} split {split}: {_told(found)}", file=sys.stderr, flush=True)
-    scores = [one for one in scores if one.table in asked.tables and one.split < asked.splits]
-    text = f"{machine.described()}\n\n{as_text(scores, OURS)}"
+        names = [name for name in (OURS, *learners("multiclass", 0)) if not kept.knows(table, split, name)]
+        for score in contest(table, split, asked.trials, names) if names else ():
+            kept.add(score)
+            told = f"{score.competitor} {score.value:.4f} in {score.seconds:.0f} s"
+            print(f"{table} split {split}: {told}", file=sys.stderr, flush=True)
+    scores = [one for one in kept.scores if one.table in asked.tables and one.split < asked.splits]
+    text = f"{kept.where}\n\n{as_text(scores, OURS)}"
     print(text)
-    picture(scores, OURS, PICTURE if asked.write else place.with_suffix(".png"))
+    picture(scores, OURS, PICTURE if asked.write else kept.place.with_suffix(".png"))
+    html = PAGE.with_suffix(".html") if asked.write else kept.place.with_suffix(".html")
+    html.write_text(page(scores, OURS, kept.tried, kept.where), encoding="utf-8")
+    print(f"\nPage: {html}", file=sys.stderr)
     if asked.write:
         PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
 
 
-def known(place: Path) -> list[Score]:
-    """What an earlier call has kept."""
-    return [Score(**one) for one in json.loads(place.read_text(encoding="utf-8"))] if place.exists() else []
+class Kept:
+    """Scores in a JSON file, with what was tried and where: those of other settings are never taken for these.
+
+    Raises ConfigError if the file holds something else.
+    """
+
+    def __init__(self, place: Path, tried: Mapping[str, str]) -> None:
+        self.place, self.tried = place, dict(tried)
+        self.scores: list[Score] = []
+        self._where: list[str] = []
+        if place.exists():
+            self._read()
+
+    @property
+    def where(self) -> str:
+        """Machine, versions and commit; several where calls differed."""
+        return " · ".join(self._where)
+
+    def knows(self, table: str, split: int, competitor: str) -> bool:
+        return any((one.table, one.split, one.competitor) == (table, split, competitor) for one in self.scores)
+
+    def add(self, score: Score) -> None:
+        """And write all of them down."""
+        self.scores.append(score)
+        here = f"{machine.described()}; commit {machine.commit() or 'unknown'}"
+        self._where = list(dict.fromkeys([*self._where, here]))
+        rows = [asdict(score) for score in self.scores]
+        text = json.dumps({"tried": self.tried, "where": self._where, "scores": rows}, indent=1)
+        self.place.parent.mkdir(parents=True, exist_ok=True)
+        whole = self.place.with_suffix(".part")
+        whole.write_text(text + "\n", encoding="utf-8")
+        whole.replace(self.place)
+
+    def _read(self) -> None:
+        away = f"Name another file by --to, or remove {self.place}."
+        try:
+            known = json.loads(self.place.read_text(encoding="utf-8"))
+            tried, self._where = known["tried"], known["where"]
+            self.scores = [Score(**one) for one in known["scores"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{self.place} holds no scores of this command ({error!r}). {away}") from error
+        if tried != self.tried:
+            other = [who for who in {**tried, **self.tried} if tried.get(who) != self.tried.get(who)]
+            raise ConfigError(f"{self.place} holds scores of other settings of {', '.join(other)}. {away}")
+
+
+def tried(trials: int) -> dict[str, str]:
+    """Who -> among which settings it chooses."""
+    found = {OURS: f"{trials} trials of Optuna's TPE over {' · '.join(SPACE)}; {' · '.join(TRAINING)}"}
+    for task in ("multiclass", "regression"):
+        for name, learner in learners(task, 0).items():
+            found[f"{name}, {task}"] = " · ".join(f"{what}: {_listed(values)}" for what, values in learner.grid.items())
+    return found
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(f"{value:.3g}" if isinstance(value, float) else str(value) for value in values)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.baselines", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES, help="default: all of them")
-    parser.add_argument("--splits", type=int, default=5, help="into development and test rows (default 5)")
-    parser.add_argument("--trials", type=int, default=16, help="of each search for an MLP (default 16)")
+    parser.add_argument("--splits", type=int, default=10, help="into development and test rows (default 10)")
+    parser.add_argument("--trials", type=int, default=TRIES, help=f"of each search for an MLP (default {TRIES})")
     parser.add_argument("--to", type=Path, default=KEPT, help="keeps all scores, as JSON (default %(default)s)")
-    parser.add_argument("--write", action="store_true", help=f"put table and figure into docs/{PAGE.name}, too")
+    parser.add_argument("--write", action="store_true", help=f"put page, table and figure into docs/{PAGE.stem}.*")
     asked = parser.parse_args(arguments)
     if asked.splits < 2 or asked.trials < 1:
         parser.error("--splits must be at least 2, since one difference has no spread; --trials at least 1.")
     return asked
 
 
-def contest(table: str, split: int, trials: int) -> Iterator[Score]:
-    """All competitors on one split."""
+def contest(table: str, split: int, trials: int, names: Collection[str]) -> Iterator[Score]:
+    """These competitors on one split."""
     overrides = [*data_of(table), f"validation.seed={split}", f"seed={split}", "validation.folds=3", *TRAINING]
     settings = compose([*overrides, "tracking=none", "output=unused"])
     data = load(settings.data, settings.seed)
     plan = folds.plan(data, settings)
     metric = metrics_of(data.task)[0].name
     rows = len(plan.development), len(plan.test)
-    started = time.perf_counter()
-    value = searched(overrides, trials)[metric]
-    yield Score(table, split, OURS, metric, value, _since(started), *rows)
+    if OURS in names:
+        started = time.perf_counter()
+        value = searched(overrides, trials)[metric]
+        yield Score(table, split, OURS, metric, value, _since(started), *rows)
     arrays = prepared(data, settings, plan)
     for name, learner in learners(data.task, split).items():
+        if name not in names:
+            continue
         started = time.perf_counter()
         answers = tuned(learner, data, plan, arrays)
         value = experiment.score(data, plan.test, answers)[metric]
@@ -121,7 +188,7 @@ def data_of(table: str) -> list[str]:
         return [f"data={table}"]
     spec = find_spec("palmerpenguins")
     if spec is None or spec.origin is None:
-        raise SystemExit("The table of penguins comes with the package palmerpenguins: pip install -e '.[baselines]'.")
+        raise DataError("The table of penguins comes with the package palmerpenguins: pip install -e '.[baselines]'.")
     path = Path(spec.origin).with_name("data") / "penguins.csv"
     return ["data=table", f"data.path='{path}'", "data.target=species", "data.drop=[year]"]
 
@@ -167,7 +234,7 @@ class Learner:
 
 
 def learners(task: str, seed: int) -> dict[str, Learner]:
-    """Who stands beside ours. What is tried is what their documentation names first."""
+    """Who stands beside ours, each with TRIES settings of what its documentation names first."""
     from sklearn.ensemble import (
         HistGradientBoostingClassifier,
         HistGradientBoostingRegressor,
@@ -184,15 +251,18 @@ def learners(task: str, seed: int) -> dict[str, Learner]:
         else (RandomForestClassifier, HistGradientBoostingClassifier, MLPClassifier)
     )
     linear = (
-        Learner(Ridge(), {"alpha": list(np.logspace(-2, 3, 6))})
+        Learner(Ridge(), {"alpha": list(np.logspace(-2, 3.5, TRIES))})
         if regression
-        else Learner(LogisticRegression(max_iter=5000), {"C": list(np.logspace(-3, 2, 6))})
+        else Learner(LogisticRegression(max_iter=5000), {"C": list(np.logspace(-3, 2.5, TRIES))})
     )
     return {
         "logistic or ridge regression": linear,
-        "random forest": Learner(forest(random_state=seed), {"max_features": ["sqrt", 0.5, 1.0]}),
+        "random forest": Learner(
+            forest(random_state=seed), {"max_features": ["sqrt", 0.5, 1.0], "min_samples_leaf": [1, 2, 4, 8]}
+        ),
         "gradient boosting": Learner(
-            boosting(random_state=seed), {"learning_rate": [0.03, 0.1], "max_leaf_nodes": [7, 31]}
+            boosting(random_state=seed),
+            {"learning_rate": [0.05, 0.15], "max_leaf_nodes": [4, 8, 31], "min_samples_leaf": [5, 20]},
         ),
         "scikit-learn's MLP": _scaled(mlp(max_iter=200, random_state=seed), regression),
     }
@@ -204,8 +274,9 @@ def _scaled(mlp: BaseEstimator, regression: bool) -> Learner:
     from sklearn.preprocessing import StandardScaler
 
     grid: dict[str, list[Any]] = {
-        "hidden_layer_sizes": [(128,), (64, 64)],
+        "hidden_layer_sizes": [(32,), (128,), (64, 64)],
         "learning_rate_init": [1e-3, 1e-2],
+        "alpha": [1e-4, 1e-1],
     }
     if not regression:
         return Learner(mlp, grid)
@@ -217,9 +288,5 @@ def _since(started: float) -> float:
     return time.perf_counter() - started
 
 
-def _told(scores: Sequence[Score]) -> str:
-    return " · ".join(f"{score.competitor} {score.value:.4f} in {score.seconds:.0f} s" for score in scores)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(console.exit_code(lambda: main(sys.argv[1:])))

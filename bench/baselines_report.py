@@ -1,8 +1,8 @@
-"""What the baselines' scores say: a table, paired tests, a picture."""
+"""What the baselines' scores say: tables, paired tests, a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isclose
 from pathlib import Path
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+WINS, LOSES = "ours is better", "ours loses"
+DUEL = ("table", "ours against", "lead of ours (95 % interval)", "p", "p after Holm", "verdict")
+_FACTS = ("table", "rows: learnt, test", "metric")
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "images" / "baselines.png"
+
+Row = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class Duel:
     def verdict(self) -> str:
         if self.p >= LEVEL:
             return "no difference shown"
-        return "ours is better" if self.test.difference.mean > 0 else "**ours loses**"
+        return WINS if self.test.difference.mean > 0 else LOSES
 
 
 def duels(scores: Sequence[Score], ours: str) -> list[Duel]:
@@ -85,57 +90,91 @@ def direction(metric: str) -> str:
 def as_text(scores: Sequence[Score], ours: str) -> str:
     """Two Markdown tables: scores, and ours against each other."""
     fought = duels(scores, ours)
-    parts = [_scores_table(scores), _duels_table(fought), _balance(fought)]
-    return "\n\n".join(parts)
+    head, rows, best = score_rows(scores)
+    bold = [
+        [f"**{cell}**" if (at, column) in best else cell for column, cell in enumerate(row)]
+        for at, row in enumerate(rows)
+    ]
+    contest = [[*cells[:-1], _EMPHASIS.get(cells[-1], cells[-1])] for cells in duel_rows(fought)]
+    cost = f"{len({one.split for one in scores})} splits, {minutes(scores):.0f} minutes for all."
+    return "\n\n".join([_markdown([head, *bold]), _markdown([DUEL, *contest]), balance(fought), cost])
 
 
-def _scores_table(scores: Sequence[Score]) -> str:
+_EMPHASIS = {LOSES: f"**{LOSES}**"}
+
+
+def score_rows(scores: Sequence[Score]) -> tuple[Row, list[Row], set[tuple[int, int]]]:
+    """Head, a row per table and one of times; and the places (row, column) of each table's best, several where they
+    tie."""
     names = list(dict.fromkeys(one.competitor for one in scores))
-    lines = [["table", "rows: learnt, test", "metric", *names]]
+    rows: list[Row] = []
+    best: set[tuple[int, int]] = set()
     for table in dict.fromkeys(one.table for one in scores):
-        first = of(scores, table, names[0])[0]
-        cells = [f"{table}", f"{first.train_rows:,}, {first.test_rows:,}", metric_label(first.metric)]
-        best = _best(scores, table, names)
-        for name in names:
-            values = [one.value for one in of(scores, table, name)]
-            text = f"{number(fmean(values))} ± {number(stdev(values))}"
-            cells.append(f"**{text}**" if name in best else text)
-        lines.append(cells)
-    lines.append(
-        ["seconds a split", "", "", *(f"{fmean([s.seconds for s in scores if s.competitor == n]):.1f}" for n in names)]
-    )
-    return _markdown(lines)
+        own = {name: of(scores, table, name) for name in names}
+        first = own[names[0]][0]
+        best |= {(len(rows), len(_FACTS) + names.index(name)) for name in _best(own)}
+        facts = (table, f"{first.train_rows:,}, {first.test_rows:,}", metric_label(first.metric))
+        rows.append((*facts, *(_mean_and_spread([one.value for one in each]) for each in own.values())))
+    times = (fmean(one.seconds for one in scores if one.competitor == name) for name in names)
+    rows.append(("seconds a split", "", "", *(f"{seconds:.1f}" for seconds in times)))
+    return (*_FACTS, *names), rows, best
 
 
-def _best(scores: Sequence[Score], table: str, names: Sequence[str]) -> list[str]:
-    """Several where they tie."""
-
-    def mean(name: str) -> float:
-        return fmean(one.value for one in of(scores, table, name))
-
-    more = direction(of(scores, table, names[0])[0].metric) == "maximize"
-    best = max(map(mean, names)) if more else min(map(mean, names))
-    return [name for name in names if isclose(mean(name), best)]
+def _mean_and_spread(values: Sequence[float]) -> str:
+    return f"{number(fmean(values))} ± {number(stdev(values))}"
 
 
-def _duels_table(fought: Sequence[Duel]) -> str:
-    lines = [["table", "ours against", "lead of ours (95 % interval)", "p", "p after Holm", "verdict"]]
-    for duel in fought:
-        lead = duel.test.difference
-        told = f"{lead.mean:+.4g} ({number(lead.low)} … {number(lead.high)})"
-        lines.append([duel.table, duel.other, told, small(duel.test.p), small(duel.p), duel.verdict])
-    return _markdown(lines)
+def _best(own: Mapping[str, Sequence[Score]]) -> list[str]:
+    means = {name: fmean(one.value for one in each) for name, each in own.items()}
+    metric = next(iter(own.values()))[0].metric
+    best = max(means.values()) if direction(metric) == "maximize" else min(means.values())
+    return [name for name, mean in means.items() if isclose(mean, best)]
 
 
-def _balance(fought: Sequence[Duel]) -> str:
-    won, lost = (sum(duel.p < LEVEL and sign * duel.test.difference.mean > 0 for duel in fought) for sign in (1, -1))
-    leads = [duel.test.difference.mean for duel in fought]
+def duel_rows(fought: Sequence[Duel]) -> list[Row]:
+    """In the columns of DUEL."""
+    return [(duel.table, duel.other, _lead(duel), small(duel.test.p), small(duel.p), duel.verdict) for duel in fought]
+
+
+def _lead(duel: Duel) -> str:
+    lead = duel.test.difference
+    return f"{lead.mean:+.4f} ({number(lead.low)} … {number(lead.high)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """Of how many pairs. better, worse: shown by the tests. ahead, behind: the mean, whatever the tests say."""
+
+    pairs: int
+    better: int
+    worse: int
+    ahead: int
+    behind: int
+
+    @property
+    def level(self) -> int:
+        return self.pairs - self.ahead - self.behind
+
+
+def counted(fought: Sequence[Duel]) -> Balance:
+    verdicts, leads = [duel.verdict for duel in fought], [duel.test.difference.mean for duel in fought]
     ahead, behind = (sum(sign * lead > 1e-9 for lead in leads) for sign in (1, -1))
+    return Balance(len(fought), verdicts.count(WINS), verdicts.count(LOSES), ahead, behind)
+
+
+def balance(fought: Sequence[Duel]) -> str:
+    """All pairs in two sentences."""
+    found = counted(fought)
     return (
-        f"Of {len(fought)} pairs, ours is shown to be better in {won} and worse in {lost}; in the others these splits "
-        f"show no difference. "
-        f"Its mean is ahead in {ahead}, behind in {behind} and level in {len(fought) - ahead - behind}."
+        f"Of {found.pairs} pairs, ours is shown to be better in {found.better} and worse in {found.worse}; in the "
+        f"others these splits show no difference. "
+        f"Its mean is ahead in {found.ahead}, behind in {found.behind} and level in {found.level}."
     )
+
+
+def minutes(scores: Sequence[Score]) -> float:
+    """What everybody's tuning, learning and predicting took together."""
+    return sum(one.seconds for one in scores) / 60
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench import baselines
+from bench.baselines_page import page
 from bench.baselines_report import Score, as_text, duels, leads
-from pipeline import folds
+from pipeline import console, folds
 from pipeline.data import load
 from pipeline.settings import compose
 from pipeline.statistics import corrected_t_test
@@ -59,6 +62,53 @@ def test_tests_are_those_of_the_comparisons_and_adjusted_together() -> None:
     assert len(leads([first, second]).axes) == 2
 
 
+def test_everybody_chooses_among_as_many_settings() -> None:
+    for task in ("multiclass", "regression"):
+        for name, learner in baselines.learners(task, 0).items():
+            assert math.prod(map(len, learner.grid.values())) == baselines.TRIES, name
+
+
+def test_the_page_holds_every_score_and_every_pair_and_fetches_nothing() -> None:
+    known = scores([0.80, 0.81, 0.80, 0.79], [0.95, 0.97, 0.95, 0.93])
+    tried = {OURS: "12 trials", OTHER: "trees <100>"}
+    html = page(known, OURS, tried, "a machine; commit abc")
+    assert "<strong>0.9500 ± 0.0163</strong>" in html
+    assert "<td>0.8000 ± 0.0082</td>" in html
+    assert "<strong>ours loses</strong>" in html
+    assert "trees &lt;100&gt;" in html
+    assert "a machine; commit abc" in html
+    assert "prefers-color-scheme: dark" in html
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", html)
+
+
+def test_scores_of_other_settings_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    kept = baselines.Kept(Path("kept.json"), baselines.tried(2))
+    kept.add(Score("wine", 0, OURS, "accuracy", 0.9, 1.0, 142, 36))
+    before = kept.place.read_bytes()
+    asked = ["--tables", "wine", "--splits", "2", "--trials", "3", "--to", "kept.json"]
+    assert console.exit_code(lambda: baselines.main(asked)) == 2
+    told = capsys.readouterr().err
+    assert f"kept.json holds scores of other settings of {OURS}. Name another file by --to" in told
+    assert kept.place.read_bytes() == before
+
+
+def test_a_table_that_is_not_installed_is_told_of_first(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baselines, "find_spec", lambda _: None)
+    monkeypatch.setattr(baselines, "contest", lambda *_: pytest.fail("ran before"))
+    assert console.exit_code(lambda: baselines.main(["--tables", "iris", "penguins", "--to", "kept.json"])) == 2
+    assert "pip install -e '.[baselines]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"tried": {}, "where": [], "scores": [{"table": 1}]}'])
+def test_a_file_of_something_else_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("kept.json").write_text(text, encoding="utf-8")
+    assert console.exit_code(lambda: baselines.main(["--to", "kept.json"])) == 2
+    assert "kept.json holds no scores of this command" in capsys.readouterr().err
+    assert Path("kept.json").read_text(encoding="utf-8") == text
+
+
 def test_all_learn_from_rows_prepared_by_development_rows_alone() -> None:
     settings = compose(["data=wine", "validation.folds=3", "tracking=none", "output=unused"])
     data = load(settings.data, 0)
@@ -75,29 +125,34 @@ def test_the_commands_of_the_page_are_understood() -> None:
     assert asked
     for words in asked:
         assert words[:2] == ["make", "compare-baselines"]
-        assert baselines.parse(shlex.split(words[2].removeprefix("ARGS="))).splits >= 2
+        arguments = shlex.split("".join(words[2:]).removeprefix("ARGS="))
+        assert baselines.parse(arguments).splits >= 2
 
 
 @pytest.mark.slow
 def test_a_contest_goes_on_where_it_was(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """One small table, one split known and one to run, two trials; of two others the first setting of their grids."""
+    """One small table, one split known and one in part, two trials; of two others the first setting of their grids."""
     whole = baselines.learners
     monkeypatch.setattr(baselines, "learners", lambda *what: {name: _first(whole(*what)[name]) for name in OTHERS})
     short = [one.replace("max_epochs=60", "max_epochs=4") for one in baselines.TRAINING]
     monkeypatch.setattr(baselines, "TRAINING", short)
     monkeypatch.setattr(baselines, "SPACE", ("optimizer.lr=0.003,0.03",))
     names = (OURS, *OTHERS)
-    earlier = [asdict(Score("iris", 0, name, "accuracy", 0.9, 1.0, 120, 30)) for name in names]
-    Path("kept.json").write_text(json.dumps(earlier), encoding="utf-8")
+    kept = baselines.Kept(Path("kept.json"), baselines.tried(2))
+    for name in names:
+        kept.add(Score("iris", 0, name, "accuracy", 0.9, 1.0, 120, 30))
+    kept.add(Score("iris", 1, OTHERS[0], "accuracy", 0.9, 1.0, 120, 30))
+    earlier = json.loads(Path("kept.json").read_text(encoding="utf-8"))["scores"]
     asked = ["--tables", "iris", "--splits", "2", "--trials", "2", "--to", "kept.json"]
     baselines.main(asked)
     printed = capsys.readouterr().out
-    kept = json.loads(Path("kept.json").read_text(encoding="utf-8"))
-    assert kept[:3] == earlier
-    assert [(one["split"], one["competitor"]) for one in kept[3:]] == [(1, name) for name in names]
-    assert all(one["value"] > 0.5 for one in kept[4:])
+    known = json.loads(Path("kept.json").read_text(encoding="utf-8"))["scores"]
+    assert known[:4] == earlier
+    assert [(one["split"], one["competitor"]) for one in known[4:]] == [(1, OURS), (1, OTHERS[1])]
+    assert known[5]["value"] > 0.5
     assert "| iris | 120, 30 | accuracy |" in printed
     assert Path("kept.png").stat().st_size > 10_000
+    assert printed.split("|")[0].strip() in Path("kept.html").read_text(encoding="utf-8")  # machine and commit
 
     monkeypatch.setattr(baselines, "contest", lambda *_: pytest.fail("was run again"))
     baselines.main(asked)

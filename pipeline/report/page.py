@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,13 +34,15 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text. text_columns: those that are no numbers. marked: the row to see first."""
+    """Rows of text. text_columns: those that are no numbers. marked: the row to see first. strong: the cells (row,
+    column) that stand out."""
 
     caption: str
     head: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     text_columns: tuple[int, ...] = ()
     marked: int | None = None
+    strong: Collection[tuple[int, int]] = ()
     note: str = ""
 
 

@@ -173,7 +173,7 @@ class StackedBatchNorm(Learning):
         if x.dim() > 3:
             return self._of_images(x)
         if self.training:
-            variance, mean = torch.var_mean(x, dim=1, correction=0)
+            variance, mean = _moments(x)
             size = x.shape[1]
             unbiased = variance * (size / max(size - 1, 1))
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
@@ -210,6 +210,14 @@ class StackedBatchNorm(Learning):
         self.grads["weight"].copy_(d_weight.view_as(self.weight))
         self.grads["bias"].copy_(d_bias.view_as(self.bias))
         return _out_of_groups(dx.to(dy.dtype), len(x))
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance and mean over the batch. On a CPU, torch's `var_mean` along rows takes ten times as long as two sums."""
+    if x.device.type != "cpu" or x.element_size() < 4:
+        return torch.var_mean(x, dim=1, correction=0)
+    mean = x.mean(1)
+    return (x - mean[:, None]).square_().mean(1), mean
 
 
 class StackedDropout(nn.Module):
