@@ -69,7 +69,7 @@ doctor: $(READY) ## what is found here: accelerators, versions, data, stores
 bench: $(READY) ## speed beside others, as ratios: make bench ARGS="--quick"
 	$(run) -m bench
 
-compare-baselines: $(READY) ## a searched MLP against four other learners on public tables, with paired tests; half an hour
+compare-baselines: $(READY) ## a searched MLP against four other learners on public tables, with paired tests; an hour
 	$(run) -m bench.baselines
 
 # Else each of the hundred processes that tests start would compile the project anew.
