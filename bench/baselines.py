@@ -197,7 +197,8 @@ def searched(overrides: Sequence[str], trials: int) -> Mapping[str, float]:
     """The test scores that a search ends with: the product as it is, but for what it leaves behind."""
     with tempfile.TemporaryDirectory() as folder:
         conf = shutil.copytree(CONF, Path(folder) / "conf")  # it writes its best into conf/experiment
-        kept = [f"search.storage={folder}/journal.log", f"output={folder}/out", "tracking=none", "export=none"]
+        kept = [f"search.storage={folder}/journal.log", f"output={folder}/out"]
+        kept += ["tracking=none", "export=none", "report=false"]
         asked = [*overrides, *SPACE, f"search.n_trials={trials}", "search.timeout=null", *kept]
         return search(asked, Tracker, lambda _: None, conf, say=lambda _: None).test
 
