@@ -322,7 +322,7 @@ def _score_line(result: RunResult, name: str) -> str:
 def _spread(cv: Interval) -> str:
     if cv.n == 1:
         return "unknown (scored once, so that there is no interval)"
-    return f"{cv.high - cv.mean:.4f} ({cv.n} folds, 95 % interval)"
+    return f"{max(cv.high - cv.mean, cv.mean - cv.low):.4f} ({cv.n} folds, 95 % interval)"
 
 
 def _no_score(result: RunResult) -> str:

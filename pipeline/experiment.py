@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from pipeline.thresholds import best_threshold, middle, moved_probabilities, mov
 if TYPE_CHECKING:
     from pipeline.settings import Settings
 
+_ANY = (-math.inf, math.inf)  # what a loss may be
 Observer = Callable[[Sequence[Epoch]], Collection[Key] | None]
 """Hears every evaluated epoch of all replicas still training; may name replicas to prune."""
 
@@ -71,7 +73,7 @@ def scored(
         task_name=settings.task_name,
         primary=metrics_of(data.task)[0].name,
         folds=folds,
-        cv=_summary(folds),
+        cv=_summary(folds, data.task),
         seconds=seconds,
         data=_facts(data, the_plan),
         notes=(*_notes(settings, data, the_plan), *_failures(fitted)),
@@ -152,13 +154,17 @@ def _fold_result(data: Dataset, replica: Replica, fitted: Fitted, threshold: flo
     )
 
 
-def _summary(folds: Sequence[FoldResult]) -> dict[str, Interval]:
+def _summary(folds: Sequence[FoldResult], task: str) -> dict[str, Interval]:
     """Every metric over the folds; nothing unless every fold has a network, since a mean over some would flatter."""
     if not all(fold.scores for fold in folds):
         return {}
     train = float(np.mean([fold.train_rows for fold in folds]))
     scored = float(np.mean([fold.scored_rows for fold in folds]))
-    return {name: summarize([fold.scores[name] for fold in folds], train, scored) for name in folds[0].scores}
+    bounds = {metric.name: metric.bounds for metric in metrics_of(task)}
+    return {
+        name: summarize([fold.scores[name] for fold in folds], train, scored, bounds=bounds.get(name, _ANY))
+        for name in folds[0].scores
+    }
 
 
 def _refit_epochs(result: RunResult) -> int:

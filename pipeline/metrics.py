@@ -7,6 +7,7 @@ one counts as much as a frequent one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -18,12 +19,13 @@ Direction = Literal["maximize", "minimize"]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`each_epoch`: cheap enough to follow during training."""
+    """`each_epoch`: cheap enough to follow during training. `bounds`: between which every value lies."""
 
     name: str
     direction: Direction
     function: Callable[[np.ndarray, np.ndarray], float]
     each_epoch: bool = False
+    bounds: tuple[float, float] = (0.0, 1.0)
 
     def __call__(self, targets: np.ndarray, predictions: np.ndarray) -> float:
         return float(self.function(targets, predictions))
@@ -42,39 +44,44 @@ def _negative_log_likelihood(targets: np.ndarray, predictions: np.ndarray) -> fl
     return float(-np.mean(np.log(np.maximum(chosen, np.finfo(np.float32).tiny, dtype=np.float64))))
 
 
-def _sklearn(name: str, **options: object) -> Callable[[np.ndarray, np.ndarray], float]:
-    """A scikit-learn score of the most probable class; imported when first used."""
-
-    def score(targets: np.ndarray, predictions: np.ndarray) -> float:
-        import sklearn.metrics
-
-        return float(getattr(sklearn.metrics, name)(targets, predictions.argmax(axis=1), **options))
-
-    return score
-
-
 def _roc_auc(targets: np.ndarray, predictions: np.ndarray) -> float:
     """Area under the ROC curve; one against the rest, averaged, for several classes. NaN if a class has no row."""
-    from sklearn.metrics import roc_auc_score
-
-    if len(np.unique(targets)) < predictions.shape[1]:
-        return float("nan")
-    if predictions.shape[1] == 2:
-        return float(roc_auc_score(targets, predictions[:, 1]))
-    one_hot = np.eye(predictions.shape[1])[targets]
-    return float(roc_auc_score(one_hot, predictions, average="macro"))
+    return _of_probabilities(_area, targets, predictions)
 
 
 def _average_precision(targets: np.ndarray, predictions: np.ndarray) -> float:
     """Area under the precision-recall curve, in steps; averaged like `_roc_auc`, and NaN where that is."""
-    from sklearn.metrics import average_precision_score
+    return _of_probabilities(_steps, targets, predictions)
 
-    if len(np.unique(targets)) < predictions.shape[1]:
+
+def _of_probabilities(
+    score: Callable[[np.ndarray, np.ndarray], float], targets: np.ndarray, predictions: np.ndarray
+) -> float:
+    """Of each class against the rest, averaged; of two classes that of the second. NaN if a class has no row."""
+    classes = predictions.shape[1]
+    if len(np.unique(targets)) < classes:
         return float("nan")
-    if predictions.shape[1] == 2:
-        return float(average_precision_score(targets, predictions[:, 1]))
-    one_hot = np.eye(predictions.shape[1])[targets]
-    return float(average_precision_score(one_hot, predictions, average="macro"))
+    of_each = range(1, 2) if classes == 2 else range(classes)
+    return float(np.mean([score(targets == k, predictions[:, k]) for k in of_each]))
+
+
+def _area(positive: np.ndarray, p: np.ndarray) -> float:
+    """How often a positive row has a higher p than a negative one, ties counting half: the area under the ROC curve.
+
+    By ranks: Mann and Whitney, Annals of Mathematical Statistics 18 (1947); Hanley and McNeil, Radiology 143 (1982).
+    """
+    _, place, counts = np.unique(p, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    ours = np.count_nonzero(positive)
+    return float((ranks[positive].sum() - ours * (ours + 1) / 2) / (ours * (len(p) - ours)))
+
+
+def _steps(positive: np.ndarray, p: np.ndarray) -> float:
+    """Precision at every threshold, weighted by the recall that is gained there."""
+    order = np.argsort(-p, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(p[order])), len(p) - 1)  # of rows with the same p, the last
+    found = np.cumsum(positive[order])[ends]
+    return float(np.sum(np.diff(found, prepend=0) * found / (ends + 1)) / found[-1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,11 +132,56 @@ class ClassScores:
 
 def class_scores(targets: np.ndarray, predictions: np.ndarray) -> ClassScores:
     """Precision, recall and F1 of every class."""
-    from sklearn.metrics import precision_recall_fscore_support
+    counts = _confusion(targets, predictions)
+    return _ratios(np.diagonal(counts), counts.sum(axis=0), counts.sum(axis=1))
 
-    labels = np.arange(predictions.shape[1])
-    chosen = predictions.argmax(axis=1)
-    return ClassScores(*precision_recall_fscore_support(targets, chosen, labels=labels, zero_division=0.0))
+
+def _confusion(targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """(classes, classes) rows of each class, by the class that is the most probable one."""
+    classes = predictions.shape[1]
+    pairs = targets.astype(np.int64) * classes + predictions.argmax(axis=1)
+    counts: np.ndarray = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    return counts
+
+
+def _ratios(right: np.ndarray, called: np.ndarray, rows: np.ndarray) -> ClassScores:
+    """Of counts: called so and so, of those called so, and of those that are so."""
+
+    def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+        found: np.ndarray = np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
+        return found
+
+    return ClassScores(share(right, called), share(right, rows), share(2 * right, called + rows), rows)
+
+
+def _macro(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
+    """One of `class_scores`, averaged over the classes that occur, as targets or as answers."""
+
+    def score(targets: np.ndarray, predictions: np.ndarray) -> float:
+        counts = _confusion(targets, predictions)
+        called, rows = counts.sum(axis=0), counts.sum(axis=1)
+        found: np.ndarray = getattr(_ratios(np.diagonal(counts), called, rows), name)
+        return float(np.mean(found[called + rows > 0]))
+
+    return score
+
+
+def _balanced_accuracy(targets: np.ndarray, predictions: np.ndarray) -> float:
+    """Recall, averaged over the classes that have rows."""
+    scores = class_scores(targets, predictions)
+    return float(np.mean(scores.recall[scores.rows > 0]))
+
+
+def _mcc(targets: np.ndarray, predictions: np.ndarray) -> float:
+    """Matthews' correlation for several classes; 0 where one class is all of the targets or of the answers.
+
+    Gorodkin, "Comparing two K-category assignments by a K-category correlation coefficient", Computational Biology and
+    Chemistry 28 (2004).
+    """
+    counts = _confusion(targets, predictions).astype(np.float64)
+    called, rows, total = counts.sum(axis=0), counts.sum(axis=1), counts.sum()
+    spread = (total**2 - called @ called) * (total**2 - rows @ rows)
+    return float((np.trace(counts) * total - called @ rows) / np.sqrt(spread)) if spread else 0.0
 
 
 def _rmse(targets: np.ndarray, predictions: np.ndarray) -> float:
@@ -156,26 +208,25 @@ def _pinball(level: float) -> Callable[[np.ndarray, np.ndarray], float]:
     return score
 
 
-def _of_labels(name: str, **options: object) -> Callable[[np.ndarray, np.ndarray], float]:
-    """A scikit-learn score of the labels with a probability of at least a half."""
+def _of_labels(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
+    """One of `class_scores` of each label with a probability of at least a half, averaged."""
 
     def score(targets: np.ndarray, predictions: np.ndarray) -> float:
-        import sklearn.metrics
-
-        return float(getattr(sklearn.metrics, name)(targets, predictions >= 0.5, **options))
+        is_so, called = targets >= 0.5, predictions >= 0.5
+        found = _ratios(*(np.count_nonzero(each, axis=0) for each in (is_so & called, called, is_so)))
+        return float(np.mean(getattr(found, name)))
 
     return score
 
 
-def _over_labels(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
-    """A scikit-learn score of each label's probabilities, averaged. NaN if a label is everywhere the same."""
+def _over_labels(of_one: Callable[[np.ndarray, np.ndarray], float]) -> Callable[[np.ndarray, np.ndarray], float]:
+    """A score of each label's probabilities, averaged. NaN if a label is everywhere the same."""
 
     def score(targets: np.ndarray, predictions: np.ndarray) -> float:
-        import sklearn.metrics
-
         if ((targets == targets[0]).all(axis=0)).any():
             return float("nan")
-        return float(getattr(sklearn.metrics, name)(targets, predictions, average="macro"))
+        columns = zip(targets.T >= 0.5, predictions.T, strict=True)
+        return float(np.mean([of_one(is_so, p) for is_so, p in columns]))
 
     return score
 
@@ -193,34 +244,35 @@ def _label_log_loss(targets: np.ndarray, predictions: np.ndarray) -> float:
     return float(-np.mean(np.log(np.maximum(chosen, np.finfo(np.float32).tiny, dtype=np.float64))))
 
 
+_FROM_ZERO = (0.0, math.inf)
 _CLASSIFICATION = (
     Metric("accuracy", "maximize", _accuracy, each_epoch=True),
-    Metric("balanced_accuracy", "maximize", _sklearn("balanced_accuracy_score")),
-    Metric("mcc", "maximize", _sklearn("matthews_corrcoef")),
-    Metric("precision", "maximize", _sklearn("precision_score", average="macro", zero_division=0.0)),
-    Metric("recall", "maximize", _sklearn("recall_score", average="macro", zero_division=0.0)),
-    Metric("f1", "maximize", _sklearn("f1_score", average="macro", zero_division=0.0)),
+    Metric("balanced_accuracy", "maximize", _balanced_accuracy),
+    Metric("mcc", "maximize", _mcc, bounds=(-1.0, 1.0)),
+    Metric("precision", "maximize", _macro("precision")),
+    Metric("recall", "maximize", _macro("recall")),
+    Metric("f1", "maximize", _macro("f1")),
     Metric("roc_auc", "maximize", _roc_auc),
     Metric("average_precision", "maximize", _average_precision),
-    Metric("log_loss", "minimize", _negative_log_likelihood),
+    Metric("log_loss", "minimize", _negative_log_likelihood, bounds=_FROM_ZERO),
     Metric("ece", "minimize", _ece),
 )
 _REGRESSION = (
-    Metric("rmse", "minimize", _rmse, each_epoch=True),
-    Metric("mae", "minimize", _mae, each_epoch=True),
-    Metric("r2", "maximize", _r2, each_epoch=True),
-    Metric("pinball_10", "minimize", _pinball(0.1)),
-    Metric("pinball_90", "minimize", _pinball(0.9)),
+    Metric("rmse", "minimize", _rmse, each_epoch=True, bounds=_FROM_ZERO),
+    Metric("mae", "minimize", _mae, each_epoch=True, bounds=_FROM_ZERO),
+    Metric("r2", "maximize", _r2, each_epoch=True, bounds=(-math.inf, 1.0)),
+    Metric("pinball_10", "minimize", _pinball(0.1), bounds=_FROM_ZERO),
+    Metric("pinball_90", "minimize", _pinball(0.9), bounds=_FROM_ZERO),
 )
 _LABELS = (
-    Metric("f1", "maximize", _of_labels("f1_score", average="macro", zero_division=0.0)),
+    Metric("f1", "maximize", _of_labels("f1")),
     Metric("label_accuracy", "maximize", _label_accuracy, each_epoch=True),
     Metric("exact_match", "maximize", _exact_match, each_epoch=True),
-    Metric("precision", "maximize", _of_labels("precision_score", average="macro", zero_division=0.0)),
-    Metric("recall", "maximize", _of_labels("recall_score", average="macro", zero_division=0.0)),
-    Metric("roc_auc", "maximize", _over_labels("roc_auc_score")),
-    Metric("average_precision", "maximize", _over_labels("average_precision_score")),
-    Metric("log_loss", "minimize", _label_log_loss),
+    Metric("precision", "maximize", _of_labels("precision")),
+    Metric("recall", "maximize", _of_labels("recall")),
+    Metric("roc_auc", "maximize", _over_labels(_area)),
+    Metric("average_precision", "maximize", _over_labels(_steps)),
+    Metric("log_loss", "minimize", _label_log_loss, bounds=_FROM_ZERO),
 )
 _OF_TASK = {"regression": _REGRESSION, "multilabel": _LABELS}
 TASKS = ("multiclass", "regression", "multilabel")

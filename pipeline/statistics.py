@@ -25,12 +25,20 @@ _EXACT_BELOW = 25  # discordant rows; with fewer the chi-square distribution is 
 _CHUNK = 1 << 22  # numbers held at a time
 
 
-def summarize(scores: Sequence[float], train_rows: float, scored_rows: float, level: float = 0.95) -> Interval:
+def summarize(
+    scores: Sequence[float],
+    train_rows: float,
+    scored_rows: float,
+    level: float = 0.95,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Interval:
     """Mean, standard deviation and a corrected interval of k fold scores.
 
     The folds' training sets overlap, so their scores are not independent and the plain interval s·√(1/k) is too
     narrow. Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52 (2003), widen it:
-    mean ± t(k-1) · s · √(1/k + scored_rows / train_rows). One score alone has no interval: std and bounds are NaN.
+    mean ± t(k-1) · s · √(1/k + scored_rows / train_rows). One score alone has no interval: std and its ends are NaN.
+
+    bounds: of every possible score. No mean lies beyond them, so an interval cut off there covers it as often as ever.
     """
     n = len(scores)
     mean = math.fsum(scores) / n
@@ -40,7 +48,7 @@ def summarize(scores: Sequence[float], train_rows: float, scored_rows: float, le
 
     std = math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / (n - 1))
     half = float(t.ppf((1 + level) / 2, n - 1)) * std * math.sqrt(1 / n + scored_rows / train_rows)
-    return Interval(mean, std, mean - half, mean + half, n)
+    return Interval(mean, std, max(mean - half, bounds[0]), min(mean + half, bounds[1]), n)
 
 
 # Folds ----------------------------------------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ def test_the_k_fold_score_is_the_mean_over_the_folds_own_rows() -> None:
     ]
     folds = outcome.result.folds
     assert [fold.scores["accuracy"] for fold in folds] == pytest.approx(accuracies)
-    expected = summarize(accuracies, np.mean([f.train_rows for f in folds]), np.mean([f.scored_rows for f in folds]))
+    train, scored = np.mean([f.train_rows for f in folds]), np.mean([f.scored_rows for f in folds])
+    expected = summarize(accuracies, train, scored, bounds=(0.0, 1.0))
     assert outcome.result.cv["accuracy"] == expected
     assert outcome.result.status is Status.COMPLETED
     assert outcome.result.refit is None

@@ -78,8 +78,8 @@ def test_two_classes_use_the_probability_of_the_second() -> None:
     p = np.array([0.2, 0.9, 0.4, 0.6, 0.7])
     metrics = {metric.name: metric for metric in metrics_of("binary")}
     both = np.stack([1 - p, p], 1)
-    assert metrics["roc_auc"](targets, both) == reference.roc_auc_score(targets, p)
-    assert metrics["average_precision"](targets, both) == reference.average_precision_score(targets, p)
+    assert metrics["roc_auc"](targets, both) == pytest.approx(reference.roc_auc_score(targets, p))
+    assert metrics["average_precision"](targets, both) == pytest.approx(reference.average_precision_score(targets, p))
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
@@ -132,3 +132,11 @@ def test_scores_of_each_class_by_hand() -> None:
     assert scores.recall.tolist() == pytest.approx([2 / 3, 1, 0, 0])
     assert scores.f1.tolist() == pytest.approx([0.8, 0.8, 0, 0])
     assert scores.rows.tolist() == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+def test_the_ends_of_an_interval_are_values_that_the_metric_can_have(task: str) -> None:
+    answers = VALUES if task == "regression" else PROBABILITIES
+    targets = {"multiclass": TARGETS, "multilabel": (PROBABILITIES[::-1] > 0.2) * 1.0, "regression": TRUE_VALUES}[task]
+    for metric in metrics_of(task):
+        assert metric.bounds[0] <= metric(targets, answers) <= metric.bounds[1], metric.name

@@ -53,6 +53,13 @@ def test_nadeau_and_bengio_widen_five_folds_by_a_factor_of_one_and_a_half() -> N
     )
 
 
+def test_an_interval_ends_where_scores_do() -> None:
+    scores = [0.95, 1.0, 1.0, 0.90, 1.0]
+    free, bound = summarize(scores, 80, 20), summarize(scores, 80, 20, bounds=(0.0, 1.0))
+    assert free.high > 1
+    assert (bound.mean, bound.std, bound.low, bound.high) == (free.mean, free.std, free.low, 1.0)
+
+
 def test_one_score_has_no_interval() -> None:
     summary = summarize([0.9], 80, 20)
     assert summary.mean == 0.9
