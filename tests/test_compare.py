@@ -507,6 +507,12 @@ def test_runs_are_found_by_id_name_beginning_and_filter(ids: dict[str, str]) -> 
     assert [run.by_name for run in found] == [True, True, True, False, False]
 
 
+@pytest.mark.parametrize("asked", ["night", "study night"])
+@pytest.mark.usefixtures("ids")
+def test_a_study_is_found_by_the_name_that_its_search_gave_it(asked: str) -> None:
+    assert [(run.name, run.level) for run in read_runs([asked])] == [("study night", "study")]
+
+
 @pytest.mark.parametrize(
     ("asked", "told"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,18 @@ def test_each_further_objective_has_a_panel() -> None:
     figure = pareto_front(trials, three)
     assert [panel.get_xlabel().split(" ")[0] for panel in figure.axes] == ["parameters", "latency"]
     assert figure.get_suptitle() == "4 trials with a score, 3 on the front"
+
+
+def test_the_numbers_on_a_wide_axis_are_plain_and_apart() -> None:
+    trials = [Compromise(n, (0.5, parameters), n == 0) for n, parameters in enumerate((19, 25, 139, 675))]
+    figure = pareto_front(trials, TWO)
+    (panel,) = figure.axes
+    figure.canvas.draw()
+    low, high = panel.get_xlim()
+    labels = [text for text in panel.get_xticklabels() if text.get_text() and low <= text.get_position()[0] <= high]
+    assert [text.get_text() for text in labels] == ["20", "50", "100", "200", "500"]
+    boxes = [text.get_window_extent() for text in labels]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 @pytest.mark.parametrize("count", [0, 1, 40])

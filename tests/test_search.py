@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -44,6 +45,7 @@ from pipeline.search.journal import Journal
 from pipeline.search.objectives import Objective, declare, worst_values
 from pipeline.search.pictures import search_trials, study_figures
 from pipeline.search.progress import Running, Standing, clock, sentence, standing
+from pipeline.search.roll import Roll
 from pipeline.search.sessions import HOST, Sign
 from pipeline.search.study import Identity, alone, ask, connect
 from pipeline.search.worker import Worker, beat_of
@@ -491,6 +493,29 @@ def test_a_study_without_a_name_is_named_by_what_it_searches(conf: Path, stand_i
         run(conf, LR, *more)
     counts = [len(study_of(name).trials) for name in optuna.get_all_study_names(connect("studies/journal.log"))]
     assert sorted(counts) == [1, 2]
+
+
+def test_a_study_goes_on_after_a_setting_was_added_and_a_changed_one_is_told(
+    conf: Path, stand_in: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del stand_in
+    run(conf, LR, "search.n_trials=1")
+    storage = connect("studies/journal.log")
+    (name,) = optuna.get_all_study_names(storage)
+    study = study_of(name)
+    facts = study.user_attrs["identity"]
+    del facts["trainer.patience"]  # as if its search had not known it
+    older = f"{name[:-8]}0123abcd"
+    optuna.copy_study(from_study_name=name, from_storage=storage, to_storage=storage, to_study_name=older)
+    study_of(older).set_user_attr("identity", facts)
+    optuna.delete_study(study_name=name, storage=storage)
+    run(conf, LR, "search.n_trials=2")
+    assert optuna.get_all_study_names(storage) == [older]
+    assert len(study_of(older).trials) == 2
+    capsys.readouterr()
+    run(conf, LR, "search.n_trials=1", "model.dropout=0.1")
+    told = f"A new one, for study {older} was begun with other settings (model.dropout: was 0.0, is 0.1)."
+    assert told in capsys.readouterr().out
 
 
 def test_other_data_is_another_study(conf: Path) -> None:
@@ -1215,6 +1240,29 @@ def test_a_best_value_at_the_end_of_its_range_is_told(
     assert "To widen it: 'optimizer.lr=tag(log,interval(0.0001,1.0))'" in capsys.readouterr().out
 
 
+def test_a_worker_that_is_asked_to_end_does_so_in_the_middle_of_an_epoch() -> None:
+    code = """
+import os, signal
+from pipeline.search.crew import _prepare_worker
+_prepare_worker(1, dict(os.environ))
+known = signal.getsignal(signal.SIGTERM)
+# As Lightning does for a fit: it hands the signal on to a handler that it finds, and trains on.
+signal.signal(signal.SIGTERM, lambda *about: callable(known) and known(*about))
+print("at work", flush=True)
+while True:
+    sum(range(1000))
+"""
+    root = Path(__file__).parents[1]
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=root) as worker:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        worker.terminate()
+        try:
+            assert worker.wait(timeout=60) == 128 + signal.SIGTERM
+        finally:
+            worker.kill()
+
+
 # Progress -------------------------------------------------------------------------------------------------------------
 
 
@@ -1224,7 +1272,7 @@ def test_the_standing_counts_what_counts_and_judges_the_time_left() -> None:
     study.tell(study.ask(), 2.0)
     running = study.ask()
     running.report(2.5, step=4)
-    now = standing(study, total=10, epochs=20, until=math.inf)
+    now = standing(Roll(study), total=10, epochs=20, until=math.inf)
     assert (now.done, now.total, now.best) == (2, 10, 2.0)
     assert [(trial.number, trial.epoch, trial.score) for trial in now.running] == [(2, 4, 2.5)]
     assert now.left is not None
@@ -1247,11 +1295,11 @@ def test_the_time_left_is_that_of_the_trials_or_of_the_limit(running: int, until
     study.add_trials([frozen(8), frozen(12)])
     for _ in range(running):
         study.ask()
-    assert standing(study, 10, 5, until).left == pytest.approx(left, abs=0.5)
+    assert standing(Roll(study), 10, 5, until).left == pytest.approx(left, abs=0.5)
 
 
 def test_before_the_first_trial_ends_its_epochs_tell_the_time_left() -> None:
-    now = standing(optuna.create_study(), 10, 5, math.inf)
+    now = standing(Roll(optuna.create_study()), 10, 5, math.inf)
     assert now.left is None
     assert sentence(now, ACCURACY) == "no score yet"
 
@@ -1273,7 +1321,7 @@ from pipeline.search.progress import Bar, Standing
 from pipeline.search.study import finished
 study = optuna.create_study()
 look = lambda: Standing(3, 20, 9, (), 0.9, 65.0, over=finished(study))
-with Bar(look, study, [Objective("accuracy", "maximize")], shown=True):
+with Bar(look, [Objective("accuracy", "maximize")], shown=True):
     trial = study.ask()
     trial.set_user_attr("status", "complete")
     study.tell(trial, 0.9)

@@ -26,6 +26,7 @@ from pipeline.settings import (
     checked,
     compose,
     compose_values,
+    compose_variation,
     describe,
     groups,
     overrides_for,
@@ -583,3 +584,37 @@ def test_help_and_config_errors_wait_for_no_heavy_import(arguments: list[str], c
 )
 def test_the_validation_is_told_as_it_was(override: str, classes: bool, words: str) -> None:
     assert summary.validation(compose(["data=iris", override]), classes) == words
+
+
+# Variations -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["experiment=xor", "activation=relu", "optimizer.lr=0.123", "trainer.patience=null"],
+        ["optimizer=sgd", "optimizer.momentum=0.9", "model.hidden=[64,32]", "trainer.max_epochs=13"],
+        ["trainer.batch_size=64", "optimizer.lr='${calc:1e-3*trainer.batch_size/32}'", "optimizer.betas=[0.8,0.99]"],
+        ["search/pruner=hyperband", "trainer.max_epochs=9", "search.space={model.dropout: 'interval(0,0.3)'}"],
+        ["optimizer.lr=${optimizer.eps}", "scheduler=cosine", "task_name='a, b: c'", "tracking=none"],
+    ],
+)
+def test_a_variation_is_what_hydra_composes(overrides: list[str]) -> None:
+    for _ in range(2):  # the second time choices are known
+        varied, composed = compose_variation(overrides, "sweep"), compose(overrides, "sweep")
+        assert varied.model_dump(exclude={"output"}) == composed.model_dump(exclude={"output"})
+
+
+def test_what_is_wrong_with_a_variation_is_told_as_ever() -> None:
+    wrong = ["optimizer.lr=fast", "trainer.max_epoch=3"]
+    with pytest.raises(ConfigError) as told:
+        compose_variation(wrong, "sweep")
+    assert str(told.value) == refusal(*wrong, config_name="sweep")
+
+
+@pytest.mark.parametrize(("program", "told"), [("scripts/sweep.py", "sweep.py"), ("pytest", "train.py")])
+def test_the_help_that_is_named_is_that_of_the_script_that_was_run(
+    program: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [program])
+    assert refusal("optimizer.lr=fast").endswith(f"`python scripts/{told} --help` explains every setting.")

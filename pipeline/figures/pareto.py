@@ -65,8 +65,15 @@ def _points(panel: Axes, trials: Sequence[Compromise], other: int, colour: str, 
 
 
 def _log_if_wide(panel: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis with few, plain numbers: the default's, such as 3 × 10¹ and 4 × 10¹, lie on each other."""
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
     if values and min(values) > 0 and max(values) > 20 * min(values):
         panel.set_xscale("log")
+        between = (1, 2, 5) if max(values) < 1000 * min(values) else (1,)
+        panel.xaxis.set_major_locator(LogLocator(subs=between, numticks=12))
+        panel.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        panel.xaxis.set_minor_locator(NullLocator())
 
 
 def _axis(name: str, direction: str, between: str) -> str:

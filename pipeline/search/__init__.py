@@ -7,6 +7,7 @@
     pruners    a test over folds, beside Optuna's pruners
     stopping   when enough has been found
     study      where trials are remembered, and what makes a study this study  -> Optuna's Study
+    roll       its trials, each looked at once after it has ended
     journal    the file of studies
     database   a study's database: opened, and waited for while it is away
     warm_start trials given in a file
@@ -34,6 +35,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,7 +55,7 @@ from pipeline.search.messages import description, farewell, introduction, summar
 from pipeline.search.objectives import objectives_of
 from pipeline.search.sessions import HOST, Session
 from pipeline.search.space import Space, fixed_part, read
-from pipeline.search.study import Identity, absolute, alone, connect, open_study
+from pipeline.search.study import Identity, absolute, alone, connect, named, open_study
 from pipeline.search.trial import Job, StudyRecord, Tracks
 from pipeline.search.worker import dataset
 from pipeline.settings import Settings, compose, groups, takes
@@ -83,10 +85,11 @@ def search(
     rules, data = settings.search, dataset(settings.data, settings.seed)
     objectives = objectives_of(settings, data.task)
     identity = Identity.of(settings, space, data.fingerprint)
-    name = rules.study_name or f"{settings.task_name}-{identity.digest}"
+    storage = connect(rules.storage, rules.heartbeat)
+    plain = functools.cache(lambda: compose([], "sweep", config_dir))
+    name, told = named(storage, settings, identity, plain)
     with alone(rules.storage, name, HOST), ExitStack() as open_run:
-        storage = connect(rules.storage, rules.heartbeat)
-        study = open_study(storage, name, identity, space, objectives, lambda: compose([], "sweep", config_dir))
+        study = open_study(storage, name, identity, space, objectives, plain)
         samplers.equip(study, settings, space)
         session = open_run.enter_context(Session(study, rules.heartbeat, rules.executor != "local"))
         tracks = track(settings)
@@ -109,10 +112,8 @@ def search(
         )
         remember(study, job, overrides)
         flight = Flight(study, storage, job, tracks, session, say)
-        say(introduction(study, job, *flight.take_back(), new))
-        say(description(space))
-        if data.summary:
-            say(data.summary)
+        say(introduction(study, job, *flight.take_back(), new, told))
+        say("\n".join(filter(None, [description(space), data.summary])))
         with _told_of_an_interruption(lambda: say(farewell(study, job, overrides))):
             flight.run()
             in_time = time.time() < job.until

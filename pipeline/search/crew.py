@@ -166,6 +166,9 @@ def threads_each(workers: int) -> int | None:
 def _prepare_worker(threads: int | None, environment: Mapping[str, str]) -> None:
     """Ctrl-C is for the parent, which stops its workers in order; a worker whose parent is gone ends by itself.
 
+    A worker that is asked to end does so at once, and its trials go to another: Lightning would train on to the end of
+    its batch, here an epoch.
+
     environment: of the parent; a fork has that of the process which forks.
     """
     from threadpoolctl import threadpool_limits
@@ -173,6 +176,7 @@ def _prepare_worker(threads: int | None, environment: Mapping[str, str]) -> None
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     threadpool_limits(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -17,6 +17,7 @@ from pipeline.search.crew import Crew, Shift, crew_of
 from pipeline.search.database import Patient
 from pipeline.search.orphans import DIED, Orphanage, bury
 from pipeline.search.progress import Bar, standing
+from pipeline.search.roll import Roll
 from pipeline.search.sessions import Session
 from pipeline.search.stopping import StopRules, most_trials
 from pipeline.search.trial import Job, Tracks
@@ -45,6 +46,7 @@ class Flight:
         self._study, self._storage, self._job, self._tracks = study, storage, job, tracks
         self._session, self._say = session, say
         self._stop_rules = StopRules(job.rules, job.objectives, job.settings.seed)
+        self._roll = Roll(study)  # for the progress alone, which has a thread of its own
         self._orphanage = Orphanage(study, storage, tracks, session, job.rules.heartbeat)
         self._crew: Crew = crew_of(job)
         self._shifts: dict[int, Shift] = {}  # worker's index -> what it is at
@@ -68,7 +70,7 @@ class Flight:
         Raises PipelineError if trials keep failing for one reason, or if workers die before they begin. Ctrl-C passes
         on, after the trials in flight have been given back.
         """
-        with Bar(self._standing, self._study, self._job.objectives, self._job.settings.trainer.progress):
+        with Bar(self._standing, self._job.objectives, self._job.settings.trainer.progress):
             try:
                 self._begin(range(self._job.rules.workers))
                 self._watch()
@@ -84,7 +86,7 @@ class Flight:
         job = self._job
         epochs = job.settings.trainer.max_epochs if job.followed else 0
         most = most_trials(self._study, job.rules, job.space)
-        return standing(self._study, most, epochs, job.until - time.time())
+        return standing(self._roll, most, epochs, job.until - time.time())
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)

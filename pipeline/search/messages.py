@@ -26,14 +26,20 @@ _LONGEST_FRONT = 20  # trials that are listed
 _OFF = {"target": "null", "patience": "null", "terminator": "false"}  # the stop rules, as overrides that end them
 
 
-def introduction(study: Study, job: Job, retired: Sequence[int], elsewhere: Sequence[int], given: int) -> str:
-    """Which study it is, how far it has come, what was found of earlier calls, and how many trials a file gave."""
+def introduction(
+    study: Study, job: Job, retired: Sequence[int], elsewhere: Sequence[int], given: int, other: str
+) -> str:
+    """Which study it is, how far it has come, what was found of earlier calls, and how many trials a file gave.
+
+    other: a sentence about a study that it is not, or nothing.
+    """
     done, wanted = len(finished(study)), most_trials(study, job.rules, job.space)
     state = f"{done} of {wanted} trials done" if done else f"{wanted} trials"
     lines = [f"Study {study.study_name}: {state}; {'; '.join(map(_aim, job.objectives))}."]
     if limited := limits(job.rules.constraints):
         allowed = ", ".join(f"{name} {most:g}" for name, most in limited.items())
         lines.append(f"Limits: {allowed}; a network beyond them is not trained.")
+    lines += [other] if other else []
     lines += samplers.notes(job.rules, job.space)
     if given:
         lines.append(f"First in line: {given} trial{'s' * (given > 1)} of {job.rules.warm_start}.")

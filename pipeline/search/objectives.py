@@ -188,12 +188,13 @@ def ranked(study: Study, among: Sequence[FrozenTrial] | None = None) -> list[Fro
     return sorted(found, key=lambda trial: (sign * trial.values[0], trial.number))
 
 
-def front(study: Study) -> list[FrozenTrial]:
-    """Candidates that no other one beats in one objective without losing in another, by the first objective.
+def front(study: Study, among: Sequence[FrozenTrial] | None = None) -> list[FrozenTrial]:
+    """Candidates (of all trials, or of those given) that no other one beats in one objective without losing in
+    another, by the first objective.
 
     Of trials with the same values the first one stands for all. With a single objective it is the best trial.
     """
-    trials, signs = ranked(study), _signs(study)
+    trials, signs = ranked(study, candidates(study, among)), _signs(study)
     if len(signs) == 1:
         return trials[:1]
     losses = np.array([trial.values for trial in trials]).reshape(len(trials), len(signs)) * signs

@@ -13,12 +13,11 @@ from statistics import fmean
 from types import TracebackType
 from typing import Any
 
-from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from pipeline.search.objectives import Objective, candidates, ranked, told
+from pipeline.search.objectives import Objective, told
+from pipeline.search.roll import Roll
 from pipeline.search.space import short
-from pipeline.search.study import finished
 
 _REFRESH = 0.5  # seconds
 _ALIVE_EVERY = 20.0  # seconds
@@ -40,7 +39,7 @@ class Standing:
     """A moment of a search.
 
     epochs: of one trial; 0 where trials do not report them. best: in the first objective. left: seconds, None before
-    there is anything to judge by. over: the trials that are done.
+    there is anything to judge by. over: the trials that are done, in an order in which more are only added.
     """
 
     done: int
@@ -52,16 +51,15 @@ class Standing:
     over: Sequence[FrozenTrial] = ()
 
 
-def standing(study: Study, total: int, epochs: int, until: float) -> Standing:
-    """Read the study, once: on a database that takes several queries. `epochs`: of one trial, 0 if they are not
-    reported; `until`: seconds to the last start."""
-    trials = study.get_trials(deepcopy=False)
-    over = [trial for trial in trials if trial.state.is_finished()]
-    running = tuple(_running(trial) for trial in trials if trial.state is TrialState.RUNNING)
-    best = [trial.values[0] for trial in ranked(study, candidates(study, trials))[:1]]
+def standing(roll: Roll, total: int, epochs: int, until: float) -> Standing:
+    """What the study comes to now. `epochs`: of one trial, 0 if they are not reported; `until`: seconds to the last
+    start."""
+    roll.read()
+    over, running = roll.over, tuple(map(_running, roll.running))
+    best = roll.best[0].values[0] if roll.best else None
     each = _seconds_each(over, running, epochs)
     left = None if each is None else _left(total - len(over), each, running, until)
-    return Standing(len(over), total, epochs, running, best[0] if best else None, left, over)
+    return Standing(len(over), total, epochs, running, best, left, over)
 
 
 def _running(trial: FrozenTrial) -> Running:
@@ -124,14 +122,12 @@ class Bar:
     Where there is no terminal, a line now and then says that the search is alive.
     """
 
-    def __init__(
-        self, look: Callable[[], Standing], study: Study, objectives: Sequence[Objective], shown: bool
-    ) -> None:
+    def __init__(self, look: Callable[[], Standing], objectives: Sequence[Objective], shown: bool) -> None:
         self._look, self._objectives = look, objectives
         self._bar = self._open() if shown and sys.stderr.isatty() else None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._said = {trial.number for trial in finished(study)}
+        self._said = len(look().over)
         self._quiet_since = time.monotonic()
 
     def __enter__(self) -> Bar:
@@ -163,9 +159,8 @@ class Bar:
 
     def _tell(self) -> None:
         now = self._look()
-        fresh = [trial for trial in now.over if trial.number not in self._said]
-        self._said.update(trial.number for trial in fresh)
-        lines = [line(trial, self._objectives) for trial in fresh]
+        lines = [line(trial, self._objectives) for trial in now.over[self._said :]]
+        self._said += len(lines)
         beside = sentence(now, self._objectives[0])
         if self._bar is not None:
             for text in lines:

@@ -19,18 +19,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.errors import ConfigError
+from pipeline.search.pruners import OnRoll, Percentile
 from pipeline.search.values import Numbers
 from pipeline.streams import stream_seed
 
 if TYPE_CHECKING:
+    from pipeline.search.roll import Roll
     from pipeline.search.space import Space
     from pipeline.settings import Component, SearchSettings, Settings
 
+_ON_ROLL = ("optuna.pruners.MedianPruner", "optuna.pruners.PercentilePruner")
 _PACKAGES = {"optuna.samplers.CmaEsSampler": "cmaes"}  # what Optuna itself imports only when it draws
 _NUMBERS_ONLY = ("optuna.samplers.CmaEsSampler",)
 _SAME_DIMENSIONS = (
@@ -219,8 +223,11 @@ def build(component: Component, name: str, **more: Any) -> Any:
         raise ConfigError(f"search.{name} cannot be built: {component.target} says: {error}") from error
 
 
-def equip(study: Study, settings: Settings, space: Space) -> Study:
-    """Give the study its sampler and pruner. Raises ConfigError if they cannot be built or cannot search the space."""
+def equip(study: Study, settings: Settings, space: Space, roll: Roll | None = None) -> Study:
+    """Give the study its sampler and pruner. Raises ConfigError if they cannot be built or cannot search the space.
+
+    roll: of that study, where whoever asks the pruner keeps one up.
+    """
     assert settings.search is not None
     sampler = settings.search.sampler
     if sampler.target in _NUMBERS_ONLY and not _learnt(sampler, space):
@@ -229,8 +236,17 @@ def equip(study: Study, settings: Settings, space: Space) -> Study:
             "for example search/sampler=tpe."
         )
     study.sampler = SeededSampler(sampler, settings.seed, space, study)
-    study.pruner = build(settings.search.pruner, "pruner")
+    study.pruner = _on_roll(settings.search.pruner, build(settings.search.pruner, "pruner"), roll)
     return study
+
+
+def _on_roll(component: Component, pruner: BasePruner, roll: Roll | None) -> BasePruner:
+    """One that takes as long for the two thousandth trial as for the first, where there is one that decides alike."""
+    if component.target in _ON_ROLL:
+        pruner = Percentile(**component.arguments)
+    if isinstance(pruner, OnRoll):
+        pruner.kept = roll
+    return pruner
 
 
 def proposals(sampler: Component, space: Space) -> int | None:

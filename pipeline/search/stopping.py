@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from bisect import bisect_right, insort
 from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from pipeline.search.objectives import Objective, candidates, front, ranked
+from pipeline.search.objectives import Objective, candidates, ranked
+from pipeline.search.roll import Roll
 from pipeline.search.samplers import proposals
 from pipeline.streams import stream_seed
 
@@ -40,7 +42,9 @@ class StopRules:
 
     def __init__(self, search: SearchSettings, objectives: Sequence[Objective], seed: int) -> None:
         self._search, self._objectives, self._seed = search, objectives, seed
-        self._at, self._reason = -1, ""  # trials that were over when the last answer was given
+        self._reason = ""
+        self._roll: Roll | None = None
+        self._ends: list[float] = []  # when trials ended, in order
         self._bounded_at = 0  # complete trials from which the last bound was worked out
         self._bound: str | None = None
 
@@ -48,11 +52,12 @@ class StopRules:
         """Why the search is to end, in a sentence; None if it goes on. Cheap while no further trial has ended."""
         if (self._search.target, self._search.patience, self._search.terminator) == (None, None, False):
             return None
-        over = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-        if len(over) != self._at:
-            self._at, self._reason = len(over), ""
-            if reached := front(study):
-                self._reason = self._target(reached) or self._patience(reached, over) or self._terminator(study) or ""
+        self._roll = self._roll or Roll(study)
+        if ended := self._roll.read():
+            for trial in ended:
+                insort(self._ends, _ended(trial))
+            if reached := self._roll.best:
+                self._reason = self._target(reached) or self._patience(reached) or self._terminator(study) or ""
         return self._reason or None
 
     def _target(self, reached: Sequence[FrozenTrial]) -> str | None:
@@ -62,13 +67,13 @@ class StopRules:
         shown = objective.shown(best.values[0])
         return f"Trial {best.number} reached search.target={target:g}: {objective.name} {shown}."
 
-    def _patience(self, reached: Sequence[FrozenTrial], over: Sequence[FrozenTrial]) -> str | None:
+    def _patience(self, reached: Sequence[FrozenTrial]) -> str | None:
         patience = self._search.patience
         if patience is None:
             return None
         # By the clock, not by number: a slow trial with an early number may just have become the best.
         last = max(reached, key=_ended)
-        vain = sum(_ended(trial) > _ended(last) for trial in over)
+        vain = len(self._ends) - bisect_right(self._ends, _ended(last))
         if vain < patience:
             return None
         what = "a better score" if len(self._objectives) == 1 else "a gain in any objective"

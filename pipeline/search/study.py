@@ -63,6 +63,7 @@ _FREE = (
     "search.warm_start",
     "search.space",  # the space that is really searched is compared apart
 )
+_FEW = 3  # differences with which two studies are nearly the same
 _IDENTITY, _SPACE = "identity", "space"
 
 
@@ -173,6 +174,32 @@ def alone(address: str, name: str, host: str) -> Iterator[None]:
         lock.release()
 
 
+def named(
+    storage: BaseStorage, settings: Settings, identity: Identity, plain: Callable[[], Settings]
+) -> tuple[str, str]:
+    """The name of the study that searches this: the one given, or one by its digest; and a sentence about another one
+    that is nearly it, if any is.
+
+    One that was begun before a setting was added has another digest and is the same study. plain: as in `open_study`.
+    """
+    assert settings.search is not None
+    if settings.search.study_name:
+        return settings.search.study_name, ""
+    task = settings.task_name
+    name, apart = f"{task}-{identity.digest}", {}
+    for other in optuna.get_all_study_names(storage):
+        if other == name:
+            return name, ""
+        if re.fullmatch(re.escape(task) + "-[0-9a-f]{8}", other):
+            known = optuna.load_study(study_name=other, storage=storage).user_attrs.get(_IDENTITY, {})
+            apart[other] = _changed(identity, known, plain)
+    same = [other for other, changed in apart.items() if not changed]
+    near = min(apart, key=lambda other: len(apart[other]), default="")
+    if same or not near or len(apart[near]) > _FEW:
+        return (same or [name])[0], ""
+    return name, f"A new one, for study {near} was begun with other settings ({'; '.join(apart[near])})."
+
+
 def open_study(
     storage: BaseStorage,
     name: str,
@@ -234,7 +261,9 @@ def finished(study: Study) -> list[FrozenTrial]:
 def ask(
     study: Study, storage: BaseStorage, worker: str, host: str, among: Sequence[FrozenTrial] | None = None
 ) -> Trial:
-    """The next trial, marked as this worker's: the first that waits, else a new one. among: all trials, if just read.
+    """The next trial, marked as this worker's: the first that waits, else a new one.
+
+    among: trials that hold those that wait, if they were just read.
 
     A new trial is begun and marked in one step. By Optuna's own `ask` it would run for a moment without saying whose
     it is, and for ever if its process was killed in that moment.

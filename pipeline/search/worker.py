@@ -20,7 +20,7 @@ from itertools import groupby
 
 from optuna.logging import ERROR, set_verbosity
 from optuna.study import load_study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from pipeline import engines
 from pipeline.data import Dataset, load
@@ -28,7 +28,9 @@ from pipeline.engines import Fitted, Key
 from pipeline.errors import PipelineError, interruption
 from pipeline.folds import Plan, Replica, inner_rows_are_watched, plan
 from pipeline.results import Epoch
+from pipeline.search import pruners
 from pipeline.search.orphans import bury
+from pipeline.search.roll import Roll
 from pipeline.search.samplers import equip
 from pipeline.search.sessions import HOST, is_called_back
 from pipeline.search.stopping import StopRules, most_trials
@@ -73,7 +75,8 @@ class Worker:
         self._job, self._name = job, name
         self._storage = connect(job.storage, job.rules.heartbeat, known=True)
         self._study = load_study(study_name=job.study_name, storage=self._storage)
-        equip(self._study, job.settings, job.space)
+        self._roll = Roll(self._study)
+        equip(self._study, job.settings, job.space, self._roll)
         self._stop_rules = StopRules(job.rules, job.objectives, job.settings.seed)
         self._data = dataset(job.settings.data, job.settings.seed)
         self._plans: dict[tuple[str, int | None, bool], Plan] = {}
@@ -107,11 +110,11 @@ class Worker:
 
     def _take_up(self) -> None:
         """Continue what a search that was cut off had in its stack. Several workers cannot agree on boundaries."""
-        trials = self._study.get_trials(deepcopy=False)
-        self._boundary = self._known = max((_last_boundary(trial) for trial in trials), default=0)
+        self._roll.read()
+        self._boundary = self._known = max(map(_last_boundary, self._roll.trials), default=0)
         if not self._job.here:
             return
-        left = [trial for trial in trials if trial.state is TrialState.WAITING and "worker" in trial.user_attrs]
+        left = [trial for trial in self._roll.waiting if "worker" in trial.user_attrs]
         for _ in left:  # a study hands out waiting trials in the order of their numbers, so those that began come first
             attempt = self._ask(again=True)
             if attempt is not None:
@@ -131,13 +134,12 @@ class Worker:
 
     def _ask(self, again: bool = False) -> Attempt | None:
         """The next trial, ready to train; None where none is to begin. again: it was asked for by an earlier call."""
-        while (known := self._trials_if_one_is_left()) is not None and (again or self._may_begin()):
-            trial = ask(self._study, self._storage, self._name, HOST, known)
-            trials = self._study.get_trials(deepcopy=False)
-            attempt = Attempt(
-                self._job, self._study, trial, self._data, self._name, trials[trial.number].last_step or 0
-            )
-            if _begun(trials[: attempt.number]) >= self._most_trials():
+        while self._one_is_left() and (again or self._may_begin()):
+            trial = ask(self._study, self._storage, self._name, HOST, self._roll.waiting)
+            self._roll.read()
+            reported = self._roll.trials[trial.number].last_step or 0
+            attempt = Attempt(self._job, self._study, trial, self._data, self._name, reported)
+            if self._roll.begun(before=attempt.number) >= self._most_trials():
                 self._give_back(attempt)  # another worker was faster
                 return None
             if self._is_ready(attempt):
@@ -156,11 +158,11 @@ class Worker:
             self._failed(attempt, error)
             return False
 
-    def _trials_if_one_is_left(self) -> list[FrozenTrial] | None:
-        """All trials, if there may be one more; a database is not asked for them twice."""
+    def _one_is_left(self) -> bool:
+        """Whether there may be one trial more."""
         self._look_for_a_stop()
-        trials = self._study.get_trials(deepcopy=False)
-        return trials if _begun(trials) < self._most_trials() else None
+        self._roll.read()
+        return self._roll.begun() < self._most_trials()
 
     def _most_trials(self) -> int:
         return most_trials(self._study, self._job.rules, self._job.space)
@@ -223,6 +225,8 @@ class Worker:
     def _on_epoch(self, epochs: Sequence[Epoch]) -> Collection[Key]:
         self._look_for_a_stop()
         self._live()
+        if isinstance(self._study.pruner, pruners.OnRoll):
+            self._roll.read()  # once for all trials of the stack
         given_up: list[Key] = []
         for number, own in groupby(sorted(epochs, key=lambda epoch: epoch.trial), key=lambda epoch: epoch.trial):
             given_up += self._inside[number].hear(list(own))
@@ -317,11 +321,6 @@ class Worker:
 def beat_of(worker: str) -> str:
     """The study's attribute in which a worker leaves the time from which on its silence counts: its last epoch."""
     return f"beat of {worker}"
-
-
-def _begun(trials: Sequence[FrozenTrial]) -> int:
-    """How many of them are over or under way."""
-    return sum(trial.state is not TrialState.WAITING for trial in trials)
 
 
 def _last_boundary(trial: FrozenTrial) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
@@ -23,6 +25,7 @@ _TYPES = {
     "null": "null",
     "object": "a mapping",
 }
+_EXPLAIN = ("train.py", "sweep.py")
 _PLURALS = {"an integer": "integers", "a number": "numbers", "text": "texts"}
 
 
@@ -38,7 +41,13 @@ def config_error(problems: Iterable[Problem]) -> ConfigError:
     """All problems in one message."""
     lines = list(dict.fromkeys(f"  {problem.key}: {problem.text}" for problem in problems))
     title = "One setting must be mended:" if len(lines) == 1 else f"{len(lines)} settings must be mended:"
-    return ConfigError("\n".join([title, *lines, "`python scripts/train.py --help` explains every setting."]))
+    return ConfigError("\n".join([title, *lines, f"`{how_to_learn_more()}` explains every setting."]))
+
+
+def how_to_learn_more() -> str:
+    """The command that explains settings: of the script that was run, where that one has settings."""
+    script = Path(sys.argv[0]).name
+    return f"python scripts/{script if script in _EXPLAIN else 'train.py'} --help"
 
 
 def unknown(key: str, value: object, choices: Iterable[str]) -> Problem:
