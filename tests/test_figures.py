@@ -167,6 +167,7 @@ def test_losses_of_many_magnitudes_get_a_logarithmic_axis(smallest: float, scale
 def test_fold_scores_show_each_fold_the_mean_and_the_corrected_interval() -> None:
     panels = {panel.get_ylabel(): panel for panel in fold_scores(FIVE).axes}
     assert list(panels) == [metric_label(metric.name) for metric in metrics_of("multiclass")]
+    assert "MCC" in panels
     panel, interval = panels["accuracy"], summarize([0.80, 0.81, 0.82, 0.83, 0.84], 80, 20)
     dots, mean = panel.lines
     assert np.asarray(dots.get_xydata()).tolist() == [[f.fold, f.scores["accuracy"]] for f in FIVE.folds]
