@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pty
 import re
 import shutil
 import subprocess
@@ -16,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from bench.terminal import opened
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _EPOCHS = re.compile(rb"\| *([0-9]+)/[0-9]+ epochs")
@@ -57,9 +58,10 @@ def checkout() -> Iterator[Path]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """The copy's own modules, and a tracking store of its own."""
+    """The copy's own modules, compiled when first run as everybody's are, and a tracking store of its own."""
     own = {"PYTHONPATH": str(folder), "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"}
-    return {**os.environ, **own}
+    given = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**given, **own}
 
 
 def ran(arguments: Sequence[str], code: int = 0) -> Callable[[Path], float]:
@@ -86,7 +88,7 @@ def until_first_epoch(arguments: Sequence[str]) -> Callable[[Path], float]:
     """Seconds until the progress bar on the user's terminal counts an epoch."""
 
     def run(folder: Path) -> float:
-        reader, writer = pty.openpty()
+        reader, writer = opened()
         started = time.perf_counter()
         command = subprocess.Popen(
             [sys.executable, *arguments], cwd=folder, env=_environment(folder), stdout=writer, stderr=writer

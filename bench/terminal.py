@@ -9,6 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def opened() -> tuple[int, int]:
+    """Both ends of a pseudo-terminal as wide as a window: one without a size has no columns to draw a bar in."""
+    import termios  # not on Windows
+
+    reader, writer = os.openpty()
+    termios.tcsetwinsize(writer, (40, 120))
+    return reader, writer
+
+
 @contextmanager
 def pretended() -> Iterator[None]:
     """Standard output and error of this process lead into a pseudo-terminal that is read and thrown away.
@@ -16,8 +25,8 @@ def pretended() -> Iterator[None]:
     Where there are none (Windows) they lead nowhere, and bars are drawn as into a file.
     """
     try:
-        reader, writer = os.openpty()
-    except (AttributeError, OSError):
+        reader, writer = opened()
+    except (AttributeError, ImportError, OSError):
         reader, writer = -1, os.open(os.devnull, os.O_WRONLY)
     drain = threading.Thread(target=_read_all, args=(reader,), daemon=True)
     if reader >= 0:

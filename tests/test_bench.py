@@ -20,7 +20,7 @@ from bench import commands, growth, speed
 from bench import rounds as harness
 from bench.competitors import COMPETITORS, FLOOR, OURS
 from bench.report import calm, page, report
-from bench.terminal import pretended
+from bench.terminal import opened, pretended
 from bench.works import WORKS, Work, on_gpu
 
 SMALL = {name: replace(work.made_small(), hidden=(4,)) for name, work in WORKS.items()}
@@ -168,6 +168,13 @@ def test_bars_of_peers_are_drawn_and_nothing_is_printed(capfd: pytest.CaptureFix
         os.write(2, b"y")
     assert shown
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_terminal_is_wide_enough_for_a_bar() -> None:
+    reader, writer = opened()
+    assert os.get_terminal_size(writer).columns == 120
+    os.close(reader)
+    os.close(writer)
 
 
 def test_a_wait_is_measured_on_a_terminal_until_an_epoch_is_counted(tmp_path: Path) -> None:
