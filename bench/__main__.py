@@ -70,7 +70,7 @@ def _startup(_: str, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def _memory(_: str, __: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from bench import commands
 
-    yield commands.memory()
+    return commands.memory()
 
 
 def _growth(_: str, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
