@@ -12,7 +12,7 @@ from PIL import Image
 from pipeline import experiment, figures
 from pipeline.boundary import boundary_frames, can_show, chosen_epochs, truth_table
 from pipeline.figures.style import rendered
-from pipeline.settings import compose
+from pipeline.settings import compose_variation as compose
 from tests.engines.conformance import small, three_classes
 
 MOONS = ("data=moons", "trainer.max_epochs=6", "optimizer.lr=0.02")

@@ -22,7 +22,7 @@ from pipeline.errors import DataError, PipelineError, StoreError
 from pipeline.metrics import metrics_of
 from pipeline.predictions import Predictions
 from pipeline.results import FoldResult, RunResult, Status
-from pipeline.settings import compose
+from pipeline.settings import compose_variation as compose
 from pipeline.statistics import holm, summarize
 from pipeline.tracking import Tracker, tables
 from pipeline.tracking.reading import StoredRun, read_runs

@@ -31,7 +31,7 @@ from pipeline.deployment.finding import find
 from pipeline.errors import DataError, ExportError, PipelineError
 from pipeline.experiment import Outcome
 from pipeline.export.standalone import FinishedModel
-from pipeline.settings import compose
+from pipeline.settings import compose_variation as compose
 from pipeline.tracking import Tracker
 from tests.running import script_module
 

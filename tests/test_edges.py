@@ -12,7 +12,8 @@ import pytest
 from pipeline.search.edges import edges
 from pipeline.search.space import Space, read
 from pipeline.search.values import Numbers
-from pipeline.settings import compose, groups, takes
+from pipeline.settings import compose_variation as compose
+from pipeline.settings import groups, takes
 
 KNOWN = groups()
 RATE = "optimizer.lr=tag(log,interval(1e-4,1e-1))"

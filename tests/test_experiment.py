@@ -11,7 +11,7 @@ import pytest
 from pipeline import engines, experiment
 from pipeline.export.live import LiveModel
 from pipeline.results import RunResult, Status
-from pipeline.settings import compose
+from pipeline.settings import compose_variation as compose
 from pipeline.statistics import summarize
 from tests.engines.conformance import small, three_classes
 

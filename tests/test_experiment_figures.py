@@ -25,7 +25,7 @@ from pipeline.figures.style import short, short_names
 from pipeline.metrics import calibration, class_scores, metrics_of
 from pipeline.predictions import Predictions, of_test, out_of_fold, training_scores
 from pipeline.results import REFIT, Epoch, FoldResult, RunResult, Status
-from pipeline.settings import compose
+from pipeline.settings import compose_variation as compose
 from pipeline.statistics import summarize
 from tests.engines.conformance import line as noisy_line
 from tests.engines.conformance import small, three_classes

@@ -17,7 +17,7 @@ from pipeline.data import Dataset, Task
 from pipeline.errors import DataError
 from pipeline.folds import learn_class_weights, plan, replicas
 from pipeline.preparation import learn_scaling
-from pipeline.settings import compose
+from pipeline.settings import compose_variation as compose
 from tests.engines.conformance import line, small, three_classes
 from tests.tables import a_table
 

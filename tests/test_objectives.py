@@ -24,7 +24,8 @@ from pipeline.search import objectives
 from pipeline.search.objectives import Objective, best, declare, front, keeps, measure, objectives_of, worst_values
 from pipeline.search.samplers import equip
 from pipeline.search.space import read
-from pipeline.settings import ConstraintSettings, Settings, compose
+from pipeline.settings import ConstraintSettings, Settings
+from pipeline.settings import compose_variation as compose
 
 SEVERAL = ("search.metric=[accuracy,parameters]", "search/pruner=none")
 ACCURACY, PARAMETERS = Objective("accuracy", "maximize", each_epoch=True), Objective("parameters", "minimize")

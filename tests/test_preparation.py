@@ -13,7 +13,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from pipeline.data import Column, Dataset
 from pipeline.folds import plan, replicas
 from pipeline.preparation import Preparation, learn
-from pipeline.settings import compose
+from pipeline.settings import compose_variation as compose
 from tests.tables import COLUMNS, a_table
 
 DATA = a_table()

@@ -18,7 +18,7 @@ from pipeline.data import load
 from pipeline.results import RunResult
 from pipeline.search.objectives import Objective
 from pipeline.search.repeats import Repeated, choose, other_seeds, report, validate_together
-from pipeline.settings import compose
+from pipeline.settings import compose_variation as compose
 from pipeline.statistics import summarize
 
 ACCURACY = Objective("accuracy", "maximize")

@@ -23,7 +23,8 @@ from pipeline.search import samplers
 from pipeline.search.pruners import FoldWilcoxonPruner, fold_scores
 from pipeline.search.samplers import equip, notes, proposals
 from pipeline.search.space import Space, read
-from pipeline.settings import Settings, compose, groups, takes
+from pipeline.settings import Settings, groups, takes
+from pipeline.settings import compose_variation as compose
 
 GROUPS = groups()
 NUMBERS = ("model.dropout=interval(0,0.5)", "optimizer.lr=tag(log,interval(1e-4,1e-1))")

@@ -49,7 +49,8 @@ from pipeline.search.roll import Roll
 from pipeline.search.sessions import HOST, Sign
 from pipeline.search.study import Identity, alone, ask, connect
 from pipeline.search.worker import Worker, beat_of
-from pipeline.settings import ConstraintSettings, Settings, compose, groups
+from pipeline.settings import ConstraintSettings, Settings, groups
+from pipeline.settings import compose_variation as compose
 
 STUDY = "search.study_name=s"
 LR = "optimizer.lr=tag(log,interval(1e-4,1e-1))"

@@ -20,7 +20,8 @@ from pipeline.search.objectives import Objective
 from pipeline.search.samplers import equip
 from pipeline.search.space import read
 from pipeline.search.stopping import StopRules, most_trials, regret_bound, spread
-from pipeline.settings import compose, groups
+from pipeline.settings import compose_variation as compose
+from pipeline.settings import groups
 from pipeline.statistics import summarize
 
 ACCURACY, RMSE, SIZE = (

@@ -27,7 +27,8 @@ from pipeline.search.space import Space, read
 from pipeline.search.stopping import _SPREAD
 from pipeline.search.study import Identity, alone, connect, open_study
 from pipeline.search.warm_start import load
-from pipeline.settings import ConstraintSettings, Settings, compose, groups, takes
+from pipeline.settings import ConstraintSettings, Settings, groups, takes
+from pipeline.settings import compose_variation as compose
 from tests.running import script_module
 
 JOURNAL = "studies/journal.log"

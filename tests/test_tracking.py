@@ -39,7 +39,8 @@ from pipeline.folds import Plan, Replica, Split
 from pipeline.predictions import Predictions
 from pipeline.preparation import Preparation
 from pipeline.results import REFIT, Epoch, FoldResult, RunResult, Status
-from pipeline.settings import Settings, TrackingSettings, compose
+from pipeline.settings import Settings, TrackingSettings
+from pipeline.settings import compose_variation as compose
 from pipeline.statistics import summarize
 from pipeline.tracking import (
     QUESTIONS,

@@ -18,7 +18,8 @@ from pipeline.engines.batches import epoch_rows
 from pipeline.folds import Replica, plan, refit_replica, replicas
 from pipeline.preparation import learn_scaling
 from pipeline.results import Epoch, Status
-from pipeline.settings import Settings, compose
+from pipeline.settings import Settings
+from pipeline.settings import compose_variation as compose
 from tests.tables import a_table
 
 SMALL = (

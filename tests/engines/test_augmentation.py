@@ -16,7 +16,7 @@ from pipeline.engines.lightning.augmenting import Augmenter, Mix, augmented
 from pipeline.engines.lightning.criterion import Criterion
 from pipeline.errors import ConfigError, DataError
 from pipeline.folds import Replica, plan, replicas
-from pipeline.settings import compose
+from pipeline.settings import compose_variation as compose
 from tests.engines.conformance import assert_same, nobody, small, three_classes
 
 EVERYTHING = (

@@ -13,7 +13,8 @@ from pipeline.engines.lightning import trainer as training
 from pipeline.engines.lightning.module import ReplicaModule
 from pipeline.errors import ConfigError
 from pipeline.folds import plan, replicas
-from pipeline.settings import Settings, compose
+from pipeline.settings import Settings
+from pipeline.settings import compose_variation as compose
 
 MORE: dict[str, list[str]] = {
     "plain": [],

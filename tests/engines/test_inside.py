@@ -16,7 +16,7 @@ from pipeline.engines.lightning.networks import Standardize, restore_network
 from pipeline.errors import ConfigError
 from pipeline.folds import Replica, plan, replicas
 from pipeline.results import Histogram, LayerState
-from pipeline.settings import compose
+from pipeline.settings import compose_variation as compose
 from tests.engines.conformance import assert_same, nobody, small, three_classes
 
 EVERYTHING = ("model.dropout=0.3", "model.batch_norm=true", "loss.class_weights=balanced", "loss.label_smoothing=0.1")

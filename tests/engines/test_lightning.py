@@ -23,7 +23,7 @@ from pipeline.engines.lightning.stacked import Arena, StackedNetwork, can_stack,
 from pipeline.folds import plan, refit_replica, replicas
 from pipeline.models.mlp import Residual
 from pipeline.results import Status
-from pipeline.settings import compose
+from pipeline.settings import compose_variation as compose
 from tests.engines.conformance import EngineConformance, assert_same, nobody, small, three_classes
 
 

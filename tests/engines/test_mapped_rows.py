@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import experiment
 from pipeline.data import load
-from pipeline.settings import compose
+from pipeline.settings import compose_variation as compose
 
 
 @pytest.mark.parametrize("engine", ["lightning", "numpy"])

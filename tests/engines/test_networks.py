@@ -14,7 +14,7 @@ from pipeline.engines.lightning.stacked import Arena, StackedNetwork, can_stack,
 from pipeline.errors import ConfigError
 from pipeline.folds import plan, refit_replica, replicas
 from pipeline.models.rnn import RNN
-from pipeline.settings import compose
+from pipeline.settings import compose_variation as compose
 from tests.engines.conformance import assert_same, nobody, small, three_classes
 from tests.engines.test_augmentation import folds, images
 

@@ -13,7 +13,8 @@ from pipeline.engines.lightning.module import ReplicaModule
 from pipeline.engines.lightning.processor import Choice, arranged, choose, error_of
 from pipeline.errors import ConfigError
 from pipeline.folds import plan, replicas
-from pipeline.settings import TrainerSettings, compose
+from pipeline.settings import TrainerSettings
+from pipeline.settings import compose_variation as compose
 from tests.engines.conformance import assert_same, nobody, small, three_classes
 from tests.tables import a_table
 

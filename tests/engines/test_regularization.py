@@ -18,7 +18,7 @@ from pipeline.engines.scratch import ScratchEngine
 from pipeline.engines.scratch.regularization import add_l1_gradient, l1
 from pipeline.errors import ConfigError
 from pipeline.folds import Replica, plan, replicas
-from pipeline.settings import compose
+from pipeline.settings import compose_variation as compose
 from tests.engines.conformance import assert_same, nobody, small, three_classes
 
 DATA = three_classes()

@@ -31,7 +31,8 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.folds import Replica, plan, replicas
 from pipeline.preparation import learn_scaling
 from pipeline.results import Status
-from pipeline.settings import InitializerSettings, compose
+from pipeline.settings import InitializerSettings
+from pipeline.settings import compose_variation as compose
 from tests.engines.conformance import EngineConformance, assert_same, nobody, small, three_classes
 from tests.running import run_script
 

@@ -23,7 +23,8 @@ from pipeline.engines.scratch.losses import LOSSES, LOSSES_OF_LABELS, LOSSES_OF_
 from pipeline.engines.scratch.stack import Stack
 from pipeline.folds import Replica, Split
 from pipeline.preparation import Preparation
-from pipeline.settings import ActivationSettings, Component, LossSettings, Settings, compose
+from pipeline.settings import ActivationSettings, Component, LossSettings, Settings
+from pipeline.settings import compose_variation as compose
 from tests.running import script_module
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -17,7 +17,8 @@ from pipeline import experiment
 from pipeline.boundary import truth_table
 from pipeline.data import load
 from pipeline.engines.scratch.walkthrough import take_step
-from pipeline.settings import Settings, compose
+from pipeline.settings import Settings
+from pipeline.settings import compose_variation as compose
 from tests.running import script_module
 
 REPOSITORY = Path(__file__).resolve().parents[2]
