@@ -48,7 +48,7 @@ def running(server: Server) -> Iterator[subprocess.Popen[bytes]]:
 
     Raises PipelineError if its port is taken, or if it does not start.
     """
-    _claim(server)
+    demand_port(server)
     # Its own session: Ctrl-C reaches this process alone, which then ends all of the server's processes quietly. So
     # nothing else that ends this process reaches them either, and has to become an exception here.
     for number in (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
@@ -67,7 +67,8 @@ def _environment(server: Server) -> dict[str, str]:
     return {**QUIET, **server.environment, **os.environ, "PATH": paths}
 
 
-def _claim(server: Server) -> None:
+def demand_port(server: Server) -> None:
+    """Raises PipelineError if something else listens there."""
     with socket.socket() as probe:
         if probe.connect_ex((HOST, server.port)) == 0:
             raise PipelineError(

@@ -57,6 +57,7 @@ def _told(uri: str, server: str) -> str:
 
 def _serve(uri: str, port: int) -> int:
     server = servers.Server("the UI", _command(uri, port), _WITHOUT_JOBS, port, "/health")
+    servers.demand_port(server)  # first, since it takes seconds to look into the store
     told = _told(uri, server.address)  # before it starts: a client makes the tables that it needs
     with servers.running(server) as process:
         print(f"{told}\nCtrl-C ends it.", flush=True)

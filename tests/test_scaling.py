@@ -302,7 +302,11 @@ def test_two_processes_train_the_networks_that_one_trains(start: Start) -> None:
     assert together.test == pytest.approx(alone.test, abs=1e-3)
 
 
-ENDLESS = ("data=xor", "loss=bce", "validation=resubstitution", "model.hidden=[4]", "trainer.max_epochs=1000000")
+# No schedule, since the rate of each step is known before the first.
+ENDLESS = (
+    *("data=xor", "loss=bce", "validation=resubstitution", "model.hidden=[4]"),
+    *("scheduler=none", "trainer.max_epochs=1000000"),
+)
 
 
 @pytest.mark.slow

@@ -168,8 +168,8 @@ def test_two_workers_share_the_trials(checkout: Path) -> None:
 LONG = (
     *PLAIN,
     LR,
-    "trainer.max_epochs=2000",
-    "trainer.evaluate_every=20",
+    "trainer.max_epochs=1000",
+    "trainer.evaluate_every=10",
     "search.study_name=s",
     "tracking=none",
     "search.stack=1",

@@ -45,6 +45,15 @@ def end_together(trainer: Trainer) -> None:
         trainer.strategy._launcher = own
 
 
+def _kill(processes: Sequence[subprocess.Popen[Any]]) -> None:
+    """Until they are gone: who ends first leaves none behind."""
+    for process in processes:
+        process.kill()
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):  # one that waits for a driver
+            process.wait(_ENDS_BY_ITSELF_WITHIN)
+
+
 class _Watch(threading.Thread):
     """Ends this process where another one has ended, or Ctrl-C was pressed, and it does not notice.
 
@@ -66,17 +75,26 @@ class _Watch(threading.Thread):
         self._may_wait, self._interrupted = True, False
         try:
             yield
-        except BaseException:
+        except BaseException as error:
+            is_lost = isinstance(error, RuntimeError) and self._one_is_gone()  # a connection that broke, to Lightning
             self.kill()
+            if is_lost:
+                raise lost(1 + len(self.others), str(error).splitlines()[0]) from error
             raise
         finally:
             self._may_wait = False
             signal.set_wakeup_fd(before)
 
+    def _one_is_gone(self) -> bool:
+        """Also one whose connections are gone already and that itself is about to be."""
+        deadline = time.monotonic() + 5 * _LOOK_EVERY
+        while not (gone := any(other.poll() for other in self.others)) and time.monotonic() < deadline:
+            time.sleep(_LOOK_EVERY)
+        return gone
+
     def kill(self) -> None:
         """Without asking: who waits for another process answers to nothing else."""
-        for other in self.others:
-            other.kill()
+        _kill(self.others)
 
     def run(self) -> None:
         """Until all of them have ended well, or this process has ended."""
@@ -117,16 +135,23 @@ def _no_interruption() -> Iterator[None]:
 class _Launcher(_SubprocessScriptLauncher):
     def launch(self, function: Callable[..., Any], *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
         """Call the function here, and let the other processes arrive at the same call."""
-        global _watch
         del trainer
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         if not self.cluster_environment.creates_processes_externally:
-            with _no_interruption():
-                self._call_children_scripts()
-            _watch = _Watch(self.procs)
-            _watch.start()
+            self._start_others()
         _set_num_threads_if_needed(self.num_processes)
         if _watch is None:  # started by something else, or by another one of these processes
             return function(*args, **kwargs)
         with _watch.over():
             return function(*args, **kwargs)
+
+    def _start_others(self) -> None:
+        global _watch
+        try:
+            with _no_interruption():
+                self._call_children_scripts()
+            _watch = _Watch(self.procs)
+            _watch.start()
+        except BaseException:  # Ctrl-C, which was held back while they were started
+            _kill(self.procs)
+            raise
