@@ -163,6 +163,9 @@ def test_two_workers_share_the_trials(checkout: Path) -> None:
     assert len({trial.params["optimizer.lr"] for trial in trials}) == 6
     assert len({trial.user_attrs["process"] for trial in trials}) == 2
     assert "Best of 6 trials" in out
+    left = {path.suffix for path in Path("outputs").rglob("*.*")}
+    assert ".yaml" in left
+    assert not left & {".html", ".png"}  # report=false
 
 
 LONG = (
