@@ -12,6 +12,7 @@ import importlib.util
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import sys
 import tempfile
@@ -38,7 +39,8 @@ _HEAVY = [
 
 class Running:
     """A script under way, as `python SCRIPT ARGUMENTS` starts it, in a session of its own; what `subprocess.Popen` has
-    of the same name does the same. out, err: the files that take what it says."""
+    of the same name does the same. out, err: the files that take what it says, until it is
+    communicated."""
 
     def __init__(self, script: Path, *arguments: str, cwd: Path | None = None, **environment: str) -> None:
         folder = Path(tempfile.mkdtemp(prefix="running-"))
@@ -70,7 +72,9 @@ class Running:
         finally:
             self.kill()
         self._process.join()
-        return self.out.read_text(encoding="utf-8"), self.err.read_text(encoding="utf-8")
+        told = self.out.read_text(encoding="utf-8"), self.err.read_text(encoding="utf-8")
+        shutil.rmtree(self.out.parent)
+        return told
 
 
 def run_script(script: Path, *arguments: str, cwd: Path | None = None, **environment: str) -> CompletedProcess[str]:

@@ -35,19 +35,11 @@ from pipeline.search.study import connect
 from pipeline.settings import compose
 from tests.running import Running
 from tests.services import HOST, MlflowServer, Postgres, free_port, wait_for
+from tests.test_sweep_script import LR, PLAIN
 
 pytestmark = pytest.mark.timeout(900)  # of the slow ones: they start a dozen processes
 
-SMALL = [
-    "data=iris",
-    "engine=numpy",
-    "model.hidden=[4]",
-    "trainer.batch_size=32",
-    "trainer.progress=false",
-    "report=false",
-]
-LR = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
-SEARCH = (*SMALL, LR, "search/pruner=none", "search.study_name=s", "search.stack=1")
+SEARCH = (*PLAIN, LR, "search/pruner=none", "search.study_name=s", "search.stack=1")
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +166,7 @@ def test_two_machines_are_one_search_that_outlives_two_of_its_workers_and_an_out
     storage, server = postgres.database("study"), mlflow_server
     watched = WatchedDatabase(storage)
     call = (*SEARCH, f"search.storage={storage}", "search.n_trials=6", "search.workers=2", "search.heartbeat=300")
-    slow = ("trainer.max_epochs=600", "trainer.evaluate_every=30", "export=none")
+    slow = ("trainer.max_epochs=600", "trainer.evaluate_every=30")
     wait_for(server.answers)
     machines = {
         host: start(*call, *slow, f"output={host}", PIPELINE_HOST=host, MLFLOW_TRACKING_URI=server.uri)
@@ -245,7 +237,7 @@ def dask(checkout: Path) -> Iterator[str]:
 
 JOURNAL = "studies/journal.log"
 ELSEWHERE = (
-    *(*SEARCH, "tracking=none", "search.workers=2", "search.n_trials=3", "export=none"),
+    *(*SEARCH, "tracking=none", "search.workers=2", "search.n_trials=3"),
     *("trainer.max_epochs=1000", "trainer.evaluate_every=50"),
 )
 

@@ -58,8 +58,8 @@ def read_runs(asked: Sequence[str], uri: str | None = None) -> list[StoredRun]:
     """The runs that each text asks for, in that order and each of them once.
 
     A text is the id, the name or the output folder of one run, or a beginning of the first two that no other run has,
-    or the name of a study; else a filter in MLflow's
-    syntax, such as `params.optimizer = 'adam'`, which finds trials only. uri: by default the store in use.
+    or the name of a study; else a filter in MLflow's syntax, such as `params.optimizer = 'adam'`, which finds trials
+    only. uri: by default the store in use.
     Raises PipelineError, with the nearest names, for a text that finds nothing or that fits several runs, and
     StoreError if the store cannot be read.
     """
