@@ -68,6 +68,7 @@ def train(settings: Settings, overrides: Sequence[str] | None = None, data: Data
             validated = experiment.validate(settings, data, observer)
             console.deliver(validated)  # whatever fails later, this result is on disk
             outcome = experiment.finish(validated, observer)
+        run.result(outcome)
         try:
             drawn = console.deliver(outcome, overrides)
         finally:  # a result whose model cannot be exported is a result

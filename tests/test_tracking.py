@@ -584,6 +584,19 @@ def test_a_run_whose_process_died_with_its_machine_can_be_given_up(
     assert client.get_run(ended).info.status == "FINISHED"
 
 
+def test_a_result_can_be_read_while_its_figures_are_drawn(settings: Settings, client: Any) -> None:
+    """It waits for nothing, and what follows does not write it again."""
+    tracker, outcome = Tracker(settings), outcome_of(settings, [fold_result(fold) for fold in range(FOLDS)], refit=True)
+    with tracker.trial() as run:
+        run.result(outcome)
+        tracker.wait()
+        assert client.get_run(run.run_id).data.metrics["cv/accuracy"] == outcome.result.cv["accuracy"].mean
+        folds = [f"fold {fold}" for fold in range(FOLDS)]
+        assert [child.info.run_name for child in children(client, run.run_id)] == folds
+        run.finish(outcome)
+    assert [child.info.run_name for child in children(client, run.run_id)] == ["final · adam · he · relu", *folds]
+
+
 # Predictions and data -------------------------------------------------------------------------------------------------
 
 

@@ -210,6 +210,9 @@ class _NoRun:
     def costs(self, *costs: Any) -> None:
         pass
 
+    def result(self, outcome: Outcome) -> None:
+        pass
+
     def finish(self, *outcome: Any, **figures: Any) -> None:
         pass
 
@@ -254,6 +257,7 @@ class TrialRun:
         self._flushed: set[int] = set()  # epochs whose means were handed over
         self._flushing: Future[Any] | None = None
         self._next_flush = time.monotonic() + _FLUSH_EVERY
+        self._has_result = False
         tags = {**_tags(settings), "overrides": overrides}
         self._start = _start(settings, name, parent, tags, level)
         self.key = self._start.key
@@ -298,14 +302,20 @@ class TrialRun:
         tags = {"status": "infeasible", "mlflow.note.content": f"Not trained: {reason}."} if reason else {}
         self._writer.later("It does not say what its network costs.", records.costs, self.key, costs, tags, now())
 
+    def result(self, outcome: Outcome) -> None:
+        """Record the outcome with its folds: it is written while its figures are drawn. `finish` needs no more then."""
+        if not self._has_result:
+            self._has_result = True
+            end = _end(outcome, self._overrides, self._seen, _answers(outcome))
+            self._writer.later(_kept(outcome), records.trial, self._start, end)
+
     def finish(self, outcome: Outcome) -> None:
         """Record the outcome with its folds, and the final fit if there was one and no study will record it.
 
         A trial without a study takes the figures and the report that lie in the outcome's folder by now; of a study
         MLflow's charts show the curves.
         """
-        end = _end(outcome, self._overrides, self._seen, _answers(outcome))
-        self._writer.later(_kept(outcome), records.trial, self._start, end)
+        self.result(outcome)
         if self._start.parent is None:
             folder = Path(outcome.settings.output).absolute()
             self._writer.later(_kept(outcome), records.pages, self.key, folder)

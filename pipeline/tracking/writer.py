@@ -14,6 +14,7 @@ While a server is away, what is handed over is kept, and written in its order on
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import os
@@ -247,6 +248,7 @@ def _frames(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 def serve() -> NoReturn:
     """Do what comes through standard input, in order, and answer on standard output; end when the input does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.disable()  # until the first store is open: MLflow's 2,000 modules hold no garbage, and looking takes a tenth
     sys.setswitchinterval(0.0005)  # so that who sends something large need not wait for MLflow to let go
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
@@ -345,6 +347,8 @@ class _Desk:
     def _store(self, address: Address) -> Store:
         if address not in self._stores:
             self._stores[address] = Store(address)
+            gc.freeze()  # what was imported is never looked at again
+            gc.enable()
         return self._stores[address]
 
     @contextmanager
