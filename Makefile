@@ -11,6 +11,7 @@ BIN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 BUSY := $(VENV)/.installing
 PACKAGES := $(VENV)/.packages
+CHECKED := $(VENV)/.checked
 
 # The first of these that can make the environment is used; `make PYTHON=/path/to/python3.12 …` names another.
 PYTHON ?= python3.13 python3.12 python3.11 python3 python
@@ -72,10 +73,21 @@ bench: $(READY) ## speed beside others, as ratios: make bench ARGS="--quick"
 compare-baselines: $(READY) ## a searched MLP against four other learners on public tables, with paired tests; an hour
 	$(run) -m bench.baselines
 
-# Else each of the hundred processes that tests start would compile the project anew.
+# Side by side, since each waits or keeps one core busy: pip and apt, then the tests and the types. What lint and types say
+# is said at the end, too, where it is seen. Without bytecode each of the hundred processes that tests start would compile
+# the project anew.
+beside = @$(MAKE) --no-print-directory --silent -j2
 test: export PYTHONDONTWRITEBYTECODE :=
-test: $(PACKAGES) check ## the whole test suite, after make check: make test ARGS="-k folds"
+test: ## the whole test suite, and make check beside it: make test ARGS="-k folds"
+	$(beside) $(READY) $(PACKAGES)
+	$(beside) tested checked; status=$$?; cat $(CHECKED); exit $$status
+
+.PHONY: tested checked
+tested:
 	$(run) -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+checked:
+	@$(MAKE) --no-print-directory check >$(CHECKED) 2>&1 || { cat $(CHECKED) >&2; exit 1; }
 
 check: $(READY) ## lint, format and types
 	@$(BIN) -m ruff check
@@ -99,8 +111,9 @@ find_python = python=; \
 	    exit 1; \
 	fi
 
-# What an interrupted installation leaves behind is unknown: its mark makes the next start begin afresh. pip compiles on
-# one core, compileall on all; some packages carry files for other Pythons, which do not compile.
+# What an interrupted installation leaves behind is unknown: its mark makes the next start begin afresh. The pip that
+# Python 3.11 brings takes twice as long as a new one. pip compiles on one core, compileall on all; some packages carry
+# files for other Pythons, which do not compile.
 $(READY): pyproject.toml constraints.txt
 	@set -e; \
 	if [ -e $(BUSY) ] || ! $(BIN) -c '$(in_range); import pip' 2>/dev/null; then \
@@ -111,17 +124,19 @@ $(READY): pyproject.toml constraints.txt
 	    echo "Bringing $(VENV) up to date …"; \
 	fi; \
 	rm -f $(READY); touch $(BUSY); \
-	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
-	    $(BIN) -m pip install -qq --disable-pip-version-check --no-compile \
-	    --editable '.[baselines,dashboard,postgres,dask,slurm,test,check]'; \
+	export PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt; \
+	pip='$(BIN) -m pip install -qq --disable-pip-version-check --no-compile'; \
+	$$pip --upgrade pip; \
+	$$pip --editable '.[baselines,dashboard,postgres,dask,slurm,test,check]'; \
 	$(BIN) -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true; \
 	rm $(BUSY); touch $(READY)
 
 # Debian's packages for the tests. Who may not install them is told; the tests that need them say why they are skipped.
+# Where $(VENV) is made afresh meanwhile, the mark may go with the old one: then the next start looks again.
 missing = $$(for each in $$(sed 's/\#.*//' apt.txt); do \
 	    dpkg-query --show --showformat '$${db:Status-Status}\n' $$each 2>/dev/null | grep -qx installed || echo $$each; \
 	done)
-$(PACKAGES): apt.txt $(READY)
+$(PACKAGES): apt.txt
 	@set -e; \
 	command -v apt-get >/dev/null && command -v dpkg-query >/dev/null || exit 0; \
 	missing=$(missing); \
@@ -133,4 +148,4 @@ $(PACKAGES): apt.txt $(READY)
 	    { $$as_root apt-get update -qq && $$as_root env DEBIAN_FRONTEND=noninteractive \
 	        apt-get install -qq --no-install-recommends $$missing >/dev/null; } || exit 0; \
 	fi; \
-	touch $@
+	mkdir -p $(VENV); touch $@

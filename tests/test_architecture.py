@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib import metadata
 from pathlib import Path
@@ -68,8 +69,13 @@ def module_name(path: Path) -> str:
     return ".".join(part for part in parts if part != "__init__")
 
 
-def imported(path: Path) -> Iterator[str]:
+@cache
+def imported(path: Path) -> frozenset[str]:
     """Full names of what a file imports, wherever the statement stands, except for the type checker only."""
+    return frozenset(_imported(path))
+
+
+def _imported(path: Path) -> Iterator[str]:
     package = ["pipeline", *path.relative_to(REPOSITORY / "pipeline").parts[:-1]] if path in SOURCES else []
     pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while pending:
@@ -176,11 +182,14 @@ def test_functions_stay_short(path: Path) -> None:
     assert not {name: length for name, length in lengths.items() if length > LONGEST_FUNCTION}
 
 
+distributions = cache(metadata.packages_distributions)  # it takes seconds
+
+
 def distributions_of(paths: Iterable[Path]) -> dict[str, set[str]]:
     """Imported package -> the distributions it may come from; the standard library and the project are left out."""
     packages = {name.split(".")[0] for path in paths for name in imported(path)}
     outside = packages - set(sys.stdlib_module_names) - {"pipeline", "scripts", "bench", "tests"}
-    known = metadata.packages_distributions()
+    known = distributions()
     # What is not installed, such as a library that others are compared with, is known by its own name.
     return {package: {name.lower() for name in known.get(package, [package])} for package in outside}
 

@@ -130,7 +130,7 @@ def test_the_environment_is_made_once(project: Path) -> None:
     first, calls = set_up(project)
     assert first.returncode == 0, first.stderr
     assert "Making .venv with Python 3.12.0" in first.stdout
-    assert [call.split()[1] for call in installations(calls)] == ["venv", "pip"]
+    assert [call.split()[1] for call in installations(calls)] == ["venv", "pip", "pip"]
 
     second, calls = set_up(project)
     assert second.returncode == 0
@@ -146,7 +146,7 @@ def test_the_environment_follows_its_description(project: Path, newer: str) -> N
     done, calls = set_up(project)
 
     assert "up to date" in done.stdout
-    assert [call.split()[1] for call in installations(calls)] == ["pip"]
+    assert [call.split()[1] for call in installations(calls)] == ["pip", "pip"]
 
 
 def test_a_failed_installation_begins_afresh(project: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_failed_installation_begins_afresh(project: Path) -> None:
 
     done, calls = set_up(project)
     assert done.returncode == 0
-    assert [call.split()[1] for call in installations(calls)] == ["venv", "pip"]
+    assert [call.split()[1] for call in installations(calls)] == ["venv", "pip", "pip"]
 
 
 def test_an_environment_of_the_users_own_is_kept(project: Path) -> None:
@@ -165,7 +165,7 @@ def test_an_environment_of_the_users_own_is_kept(project: Path) -> None:
     done, calls = set_up(project)
 
     assert done.returncode == 0
-    assert [call.split()[1] for call in installations(calls)] == ["pip"]
+    assert [call.split()[1] for call in installations(calls)] == ["pip", "pip"]
 
 
 def test_no_usable_python_is_told_with_the_remedy(project: Path) -> None:
@@ -225,6 +225,21 @@ def test_who_may_not_install_packages_is_told_and_goes_on(ready: Path) -> None:
     assert done.returncode == 0
     assert "sudo apt-get install chromium chromium-driver" in done.stderr
     assert not (ready / "log").exists()
+
+
+@pytest.mark.parametrize("broken", [NOTHING, "-m mypy", "-m pytest"])
+def test_the_tests_run_beside_the_checks_and_either_may_fail(project: Path, broken: str) -> None:
+    python = executable(project / "python", STAND_IN)
+    environment = debian(project, user=0, has="chromium") | {"PYTHON": str(python), "BROKEN": broken}
+
+    done = make(project, "test", "ARGS=-k folds", **environment)
+
+    calls = (project / "log").read_text(encoding="utf-8")
+    assert all(begun in calls for begun in ("-m pip install", "install -qq", "-m ruff check", "-m mypy", "-m pytest"))
+    assert (done.returncode != 0) == (broken != NOTHING)
+    assert (f"{broken} is broken" in done.stdout + done.stderr) == (broken != NOTHING)
+    if broken == "-m mypy":
+        assert done.stdout.rstrip().endswith("Error 3")  # what failed beside the tests stands at the end
 
 
 def test_run_comes_before_args(ready: Path) -> None:

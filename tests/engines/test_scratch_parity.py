@@ -6,7 +6,7 @@ The oracle is a loop as anybody would write it in torch. The two engines are hel
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle, product
 from pathlib import Path
@@ -24,7 +24,7 @@ from pipeline.engines.lightning.networks import build_network
 from pipeline.engines.scratch import ScratchEngine
 from pipeline.folds import Replica, plan, replicas
 from pipeline.models.mlp import MLP
-from pipeline.settings.schema import ActivationSettings
+from pipeline.settings import Component, Settings
 from tests.engines.conformance import labelled, line, nobody, small, three_classes
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -42,6 +42,7 @@ ACTIVATIONS, LOSSES, OPTIMIZERS = options("activation"), ["bce", "cross_entropy"
 OF_VALUES = ("mse", "mae", "huber", "quantile")
 SCHEDULERS = [name for name in options("scheduler") if name != "plateau"]
 FEW = list(zip(ACTIVATIONS, cycle(LOSSES), cycle(OPTIMIZERS)))  # each of each at least once
+ALWAYS = "scheduler=onecycle", "trainer.gradient_clip_val=0.3", "optimizer.weight_decay=0.02", "optimizer.lr=0.01"
 
 
 def in_play(loss: str) -> tuple[str, ...]:
@@ -52,12 +53,16 @@ def in_play(loss: str) -> tuple[str, ...]:
         "bce": ("loss.class_weights=[0.5,1,2]",),
         "mse": (),
     }
-    always = "scheduler=onecycle", "trainer.gradient_clip_val=0.3", "optimizer.weight_decay=0.02", "optimizer.lr=0.01"
-    return f"loss={loss}", *known[loss], *always
+    return f"loss={loss}", *known[loss], *ALWAYS
 
 
-def first_fold(data: Dataset, *overrides: str) -> Replica:
-    settings = small("engine=numpy", "model.hidden=[6,5]", f"trainer.max_epochs={EPOCHS}", *overrides)
+@functools.cache
+def by_hand(*overrides: str) -> Settings:
+    return small("engine=numpy", "model.hidden=[6,5]", f"trainer.max_epochs={EPOCHS}", *overrides)
+
+
+def first_fold(data: Dataset, *overrides: str, **others: Component) -> Replica:
+    settings = by_hand(*overrides).model_copy(update=others)
     return replicas(data, settings, plan(data, settings))[0]
 
 
@@ -130,12 +135,17 @@ NAMES = {
 }
 
 
-def by_torch(replica: Replica, data: Dataset, weights: Mapping[str, np.ndarray]) -> tuple[list[float], Weights]:
-    """A plain loop. Returns the mean loss of every epoch, and the weights after the last."""
+def by_torch(stack: Sequence[Replica], data: Dataset, weights: Weights) -> list[tuple[list[float], Weights]]:
+    """A plain loop. Replicas that differ in their activations alone take each step together, every network with a loss
+    and a clipping of its own: what torch's optimizers do to a weight hangs on no other. Returns of each the mean loss
+    of every epoch, and the weights after the last."""
+    replica, *_ = stack
     settings = replica.settings
-    network = network_of(replica, data)
-    network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()}, strict=False)
-    update = settings.optimizer.build(network.parameters())
+    networks = [network_of(each, data) for each in stack]
+    for network in networks:
+        network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()}, strict=False)
+    learnt = [list(network.parameters()) for network in networks]
+    update = settings.optimizer.build([each for own in learnt for each in own])
     more = {} if settings.scheduler is None else {"steps_per_epoch": steps_per_epoch(replica)}
     schedule = None
     if settings.scheduler is not None:
@@ -151,18 +161,20 @@ def by_torch(replica: Replica, data: Dataset, weights: Mapping[str, np.ndarray])
         for rows in torch.from_numpy(epoch_rows(replica, epoch)):
             kept = torch.from_numpy(masks.draw(1, len(rows), sum(settings.model.hidden), settings.model.dropout)[0])
             update.zero_grad()
-            loss = loss_of_batch(replica, forward(network, x[rows], kept, settings.model.hidden), y[rows])
-            loss.backward()
-            clip(network, settings.trainer.gradient_clip_val, settings.trainer.gradient_clip_algorithm)
+            logits = [forward(network, x[rows], kept, settings.model.hidden) for network in networks]
+            loss = torch.stack([loss_of_batch(replica, each, y[rows]) for each in logits])
+            loss.sum().backward()
+            for own in learnt:
+                clip(own, settings.trainer.gradient_clip_val, settings.trainer.gradient_clip_algorithm)
             update.step()
-            losses.append(loss.item())
+            losses.append(loss.tolist())
             moves += 1
             if schedule is not None and settings.scheduler.interval == "step" and moves < total:
                 schedule.step()
         if schedule is not None and settings.scheduler.interval == "epoch":
             schedule.step()
-        means.append(float(np.mean(losses)))
-    return means, arrays(network)
+        means.append(np.mean(losses, axis=0))
+    return [(list(curve), arrays(network)) for curve, network in zip(np.transpose(means), networks, strict=True)]
 
 
 def forward(network: nn.Sequential, h: Tensor, kept: Tensor, hidden: list[int]) -> Tensor:
@@ -173,19 +185,19 @@ def forward(network: nn.Sequential, h: Tensor, kept: Tensor, hidden: list[int]) 
     return h
 
 
-def clip(network: nn.Module, limit: float | None, algorithm: str) -> None:
+def clip(learnt: list[nn.Parameter], limit: float | None, algorithm: str) -> None:
     if limit is not None and algorithm == "norm":
-        nn.utils.clip_grad_norm_(network.parameters(), limit)
+        nn.utils.clip_grad_norm_(learnt, limit)
     elif limit is not None:
-        nn.utils.clip_grad_value_(network.parameters(), limit)
+        nn.utils.clip_grad_value_(learnt, limit)
 
 
 def assert_parity(data: Dataset, *stack: Replica) -> None:
-    """What the NumPy engine trains in one stack, torch trains one by one."""
-    weights = {replica.key: start(replica, data) for replica in stack}
-    ours = ScratchEngine(lambda replica: weights[replica.key]).fit(stack, data, nobody)
-    for replica, fitted in zip(stack, ours, strict=True):
-        losses, expected = by_torch(replica, data, weights[replica.key])
+    """What the NumPy engine trains in one stack, torch trains as networks of their own."""
+    weights = start(stack[0], data)
+    ours = ScratchEngine(lambda _: weights).fit(stack, data, nobody)
+    theirs = by_torch(stack, data, weights)
+    for replica, fitted, (losses, expected) in zip(stack, ours, theirs, strict=True):
         activation = replica.settings.activation.target
         assert [epoch.train_loss for epoch in fitted.history] == pytest.approx(losses, rel=1e-10), activation
         assert_close(fitted.weights, expected, activation)
@@ -200,15 +212,19 @@ def assert_close(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray
         np.testing.assert_allclose(weight, theirs[name], rtol=0, atol=1e-10 * largest, err_msg=f"{name}, {case}")
 
 
+def combinations(data: Dataset, loss: str, optimizer: str, activations: Sequence[str]) -> list[Replica]:
+    """A stack, as of trials. Settings are composed for every choice, not for every combination: Hydra takes longer than
+    the training."""
+    one = first_fold(data, *in_play(loss), optimizer=by_hand(f"optimizer={optimizer}", *ALWAYS).optimizer)
+    chosen = [by_hand(f"activation={name}").activation for name in activations]
+    stack = [one.settings.model_copy(update={"activation": activation}) for activation in chosen]
+    return [replace(one, trial=number, settings=settings) for number, settings in enumerate(stack)]
+
+
 @pytest.mark.parametrize(("activation", "loss", "optimizer"), FEW)
 def test_a_hundred_steps_equal_torch(activation: str, loss: str, optimizer: str) -> None:
-    chosen = f"activation={activation}", f"optimizer={optimizer}", *in_play(loss)
-    assert_parity(data := three_classes(), first_fold(data, *chosen))
-
-
-@functools.cache
-def activations() -> list[ActivationSettings]:
-    return [small(f"activation={name}").activation for name in ACTIVATIONS]
+    data = three_classes()
+    assert_parity(data, *combinations(data, loss, optimizer, [activation]))
 
 
 @pytest.mark.slow
@@ -216,11 +232,7 @@ def activations() -> list[ActivationSettings]:
 def test_every_combination_equals_torch_and_the_other_engine(loss: str, optimizer: str) -> None:
     """Every activation, in one stack, as the trials of a search would be."""
     data = three_classes()
-    one = first_fold(data, f"optimizer={optimizer}", *in_play(loss))
-    stack = [
-        replace(one, trial=number, settings=one.settings.model_copy(update={"activation": activation}))
-        for number, activation in enumerate(activations())
-    ]
+    stack = combinations(data, loss, optimizer, ACTIVATIONS)
     assert_parity(data, *stack)
     assert_engines_agree(data, *stack)
 
