@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> int:
-    asked = _parser().parse_args(arguments)
+    asked = _parser().parse_args(arguments, argparse.Namespace(storage=None))
     from pipeline import console
 
     return console.exit_code(lambda: _do(asked))
@@ -39,7 +39,6 @@ def _parser() -> argparse.ArgumentParser:
         epilog="STUDY is a name, or the beginning of one. docs/searching.md says more.",
         parents=[where],
     )
-    parser.set_defaults(storage=None)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("list", help="a line for each study", parents=[where])
     show = commands.add_parser("show", help="what one searches, its best trials, how to go on", parents=[where])

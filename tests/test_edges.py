@@ -23,16 +23,16 @@ def space_of(*overrides: str, **listed: Any) -> Space:
     return read(overrides, listed, lambda group: KNOWN.get(group, []), takes())
 
 
-def found(space: Space, best: dict[str, Any], trials: int = 12) -> list[str]:
-    """What is said where these values are the best of so many trials."""
+def found(space: Space, *equals: dict[str, Any], trials: int = 12) -> list[str]:
+    """What is said where these values are the best of so many trials, equally good; the first is the best one."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
     for number in range(trials):
-        study.enqueue_trial(best)
+        study.enqueue_trial(equals[min(number, len(equals) - 1)])
         trial = study.ask()
         space.suggest(trial)
-        study.tell(trial, 1.0 - number / 100)
-    return edges(study, space, best)
+        study.tell(trial, 1.0 if number < len(equals) else 0.9)
+    return edges(study, space, study.best_trial)
 
 
 def widened(sentence: str) -> str:
@@ -102,6 +102,14 @@ def test_a_range_of_the_config_is_widened_there_and_the_others_stay() -> None:
     assert re.search(
         r"The best optimizer\.lr\[sgd\], 0\.29, lies at the upper end of its range, 0\.01 … 0\.3, log", rate
     )
+
+
+def test_of_trials_that_score_the_same_the_middle_one_counts() -> None:
+    rates = [{"optimizer.lr": rate} for rate in (0.02, 0.09, 0.095, 0.098, 0.099)]
+    (sentence,) = found(space_of(RATE), *rates)
+    assert "The best optimizer.lr, 0.095, the middle of 5 that score the same, lies at the upper end" in sentence
+    spread = [{"optimizer.lr": rate} for rate in (0.099, 0.01, 0.001)]
+    assert found(space_of(RATE), *spread) == []
 
 
 def test_a_handful_of_trials_says_nothing() -> None:

@@ -155,6 +155,15 @@ def test_a_storage_that_is_not_there_is_told_and_not_created(
     assert not Path("studies").exists()
 
 
+@pytest.mark.parametrize("arguments", [["--storage", "there.log", "list"], ["list", "--storage", "there.log"]])
+def test_a_storage_is_named_before_or_after_the_command(
+    script: ModuleType, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    connect("there.log")
+    assert script.main(arguments) == 0
+    assert "No studies yet" in capsys.readouterr().out
+
+
 def test_an_empty_storage_says_how_to_begin(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     connect(JOURNAL)
     assert script.main([]) == 0

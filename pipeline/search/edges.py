@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from statistics import median_low
 
 from optuna.study import Study
+from optuna.trial import FrozenTrial
 
 from pipeline.search.objectives import candidates
 from pipeline.search.space import Dimension, Space
@@ -19,20 +19,26 @@ _EDGE = 0.03  # of the range
 _FACTOR = 10  # by which a logarithmic range is widened; any other by its own width
 
 
-def edges(study: Study, space: Space, best: Mapping[str, Any]) -> list[str]:
+def edges(study: Study, space: Space, best: FrozenTrial) -> list[str]:
     """A sentence for each range at whose end the best trial lies, with the override that widens it.
 
-    best: its values by dimension. An end beyond which a setting has no meaning, as a dropout of 0, is no edge.
+    Where several score the same, the middle one of their values counts: which of them came first is chance. An end
+    beyond which a setting has no meaning, as a dropout of 0, is no edge.
     """
-    if len(candidates(study)) < _ENOUGH:
+    trials = candidates(study)
+    if len(trials) < _ENOUGH:
         return []
+    equals = [trial.params for trial in trials if trial.values == best.values]
     told = []
     for dimension in space.dimensions:
         values = dimension.values
-        if isinstance(values, Numbers) and dimension.name in best:
-            wider = _wider(dimension, values, _end(values, best[dimension.name]))
+        known = [params[dimension.name] for params in equals if dimension.name in params]
+        if isinstance(values, Numbers) and dimension.name in best.params:
+            value = median_low(known)
+            wider = _wider(dimension, values, _end(values, value))
             if wider != values:
-                told.append(_sentence(dimension, values, wider, best[dimension.name], space.listed))
+                what = f"{value:.4g}" + f", the middle of {len(known)} that score the same" * (len(known) > 1)
+                told.append(_sentence(dimension, values, wider, what, space.listed))
     return told
 
 
@@ -78,7 +84,7 @@ def _allowed(dimension: Dimension, values: Numbers) -> tuple[float, float]:
     return lowest, highest
 
 
-def _sentence(dimension: Dimension, values: Numbers, wider: Numbers, value: float, listed: bool) -> str:
+def _sentence(dimension: Dimension, values: Numbers, wider: Numbers, value: str, listed: bool) -> str:
     end = "upper" if wider.high > values.high else "lower"
     syntax = _syntax(wider)
     override = f"{dimension.key}={syntax}"
@@ -87,7 +93,7 @@ def _sentence(dimension: Dimension, values: Numbers, wider: Numbers, value: floa
         entry = f"{{{dimension.branch}: {quoted}}}" if dimension.branch else quoted
         override = f"search.space={{{dimension.key}: {entry}}}"
     return (
-        f"The best {dimension.name}, {value:.4g}, lies at the {end} end of its range, {values}; a better one may lie "
+        f"The best {dimension.name}, {value}, lies at the {end} end of its range, {values}; a better one may lie "
         f"beyond. To widen it: '{override}'"
     )
 
