@@ -211,6 +211,23 @@ def test_rows_of_one_moment_stay_together() -> None:
         plan(in_time(120, np.zeros(120)), compose(["data=table", "data.path=t.csv", "validation=time_series"]))
 
 
+@pytest.mark.parametrize("task", ["multiclass", "binary", "regression", "multilabel"])
+def test_rows_that_are_there_twice_are_warned_of(task: Task) -> None:
+    data, settings = a_table(task=task), compose(["data=table", "data.path=t.csv"])
+    assert plan(data, settings).warnings == ()
+    data.inputs[7, 0] = np.nan  # a missing value equals a missing value
+    rows = np.arange(len(data.targets))
+    rows[:9] = 7
+    twice = replace(data, inputs=data.inputs[rows], targets=data.targets[rows])
+    the_plan = plan(twice, settings)
+    copies = (rows[the_plan.development] == 7).sum() - 1
+    (warning,) = the_plan.warnings
+    assert f"Suspicious: {copies} of {len(the_plan.development)} rows repeat another one in every column" in warning
+    differing = replace(twice, inputs=twice.inputs + np.arange(len(rows))[:, None] * 1e-6)
+    assert plan(differing, settings).warnings == ()
+    assert plan(replace(twice, groups=rows), settings).warnings == ()
+
+
 @pytest.mark.parametrize("task", ["multiclass", "binary", "regression"])
 def test_a_column_that_knows_the_answer_is_warned_of(task: Task) -> None:
     data = a_table(task=task)

@@ -1,4 +1,5 @@
-"""Columns that know the answer: what was written down after the fact, or is the target by another name."""
+"""What makes scores of a table flatter: columns that know the answer, as what was written down after the fact, and rows
+that are there twice, of which one is learnt and the other scored."""
 
 from __future__ import annotations
 
@@ -11,16 +12,48 @@ if TYPE_CHECKING:
 
 _ROWS = 2000  # tell enough, and keep a wide table below a second
 _FEWEST = 50  # rows below which a column may fit by luck
+_MANY_COPIES = 0.01  # of the rows; fewer move no score by more than that
 _SUSPICIOUS = 0.98
 """Balanced accuracy, or R² of a regression, of one column alone. Of honest tables the best column seldom has 0.95."""
 
 
 def leaks(data: Dataset, rows: np.ndarray) -> tuple[str, ...]:
+    """Warnings of a table: of rows that are there more than once, and of each column that predicts the target alone.
+
+    rows: those to look at; they must not hold test rows.
+    """
+    if not data.columns or len(rows) < _FEWEST:
+        return ()
+    return (*_copies(data, rows), *_telling(data, rows))
+
+
+def _copies(data: Dataset, rows: np.ndarray) -> tuple[str, ...]:
+    """A warning if many rows have the values of another one in every column, the target too. Of rows in groups nothing
+    is said, for whoever knows of rows that belong together has kept them together."""
+    if data.groups is not None:
+        return ()
+    values = np.column_stack([data.inputs[rows], data.targets[rows]]).astype(np.float64)
+    values[np.isnan(values)] = np.inf  # missing equals missing, and no value is infinite
+    weights = np.random.default_rng(0).integers(2**63, size=values.shape[1], dtype=np.uint64)
+    bits = (values + 0.0).view(np.uint64)  # the two zeros are one
+    sums = sum(bits[:, number] * (weight | np.uint64(1)) for number, weight in enumerate(weights))
+    times = np.unique(sums, return_counts=True)[1]
+    copies = int((times - 1).sum())
+    if copies < _MANY_COPIES * len(rows):
+        return ()
+    return (
+        f"Suspicious: {copies} of {len(rows)} rows repeat another one in every column. If they are copies rather than "
+        "observations that happen to agree, remove them from the file: the score of a row whose copy was learnt from "
+        "flatters.",
+    )
+
+
+def _telling(data: Dataset, rows: np.ndarray) -> tuple[str, ...]:
     """A warning for each column that predicts the target of these rows all by itself.
 
-    A decision tree on the one column, scored on rows that it has not seen (3 folds). `rows` must not hold test rows.
+    A decision tree on the one column, scored on rows that it has not seen (3 folds).
     """
-    if not data.columns or data.task == "multilabel" or len(rows) < _FEWEST:
+    if data.task == "multilabel":
         return ()
     rows = rows[np.linspace(0, len(rows) - 1, min(_ROWS, len(rows))).astype(np.int64)]
     found = []
