@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
+
+_PICTURES = (".png", ".svg", ".pdf", ".jpg")
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
@@ -27,3 +31,14 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def add_choice(parser: argparse.ArgumentParser) -> None:
     """`--model`: the refit's network, or those of the folds."""
     parser.add_argument("--model", default="model", choices=["model", "ensemble"], help="which of the run's models")
+
+
+def picture(text: str) -> Path:
+    """A `type` for arguments: where a picture goes, told before hours of work. Raises ArgumentTypeError if none can."""
+    path = Path(text)
+    if path.suffix.lower() not in _PICTURES:
+        raise argparse.ArgumentTypeError(f"must end with one of {', '.join(_PICTURES)}; got {text}")
+    folder = next(above for above in path.absolute().parents if above.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise argparse.ArgumentTypeError(f"must be where a file can be written; {folder} is no such folder")
+    return path

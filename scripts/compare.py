@@ -34,7 +34,9 @@ def _parse(typed: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--baseline", metavar="RUN", help="compare the others with this one alone, chosen beforehand")
     parser.add_argument("--metric", help="what to compare by (default: what the runs are judged by)")
-    parser.add_argument("--figure", type=Path, default=FIGURE, help=f"where the picture goes (default {FIGURE})")
+    parser.add_argument(
+        "--figure", type=arguments.picture, default=FIGURE, help=f"where the picture goes (default {FIGURE})"
+    )
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead")
     arguments.add_store(parser)
     return parser.parse_args(typed)

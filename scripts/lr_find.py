@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from pipeline import console
+from pipeline.arguments import picture
 from pipeline.errors import ConfigError
 from pipeline.settings import compose
 
@@ -21,7 +22,7 @@ def find(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--lowest must be above 0 and below --highest; got {arguments.lowest}, {arguments.highest}.")
     if arguments.steps < 10:
         raise ConfigError(f"--steps must be at least 10, for a curve to be seen; got {arguments.steps}.")
-    settings = compose([*arguments.overrides, "tracking=null"])
+    settings = compose(arguments.overrides)
     if settings.engine.name == "numpy":
         raise ConfigError("The test of learning rates runs in engine=lightning; what it finds serves both.")
 
@@ -34,6 +35,7 @@ def find(arguments: argparse.Namespace) -> None:
     suggestion, smoothed = found.suggestion, found.smoothed
     title = f"{settings.task_name}: {arguments.steps} steps at rising learning rates"
     figure = loss_against_rate(found.rates, smoothed, suggestion, title)
+    arguments.picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(arguments.picture, bbox_inches="tight")
     print(f"{'rate':>10}{'loss':>10}")
     for step in range(0, arguments.steps, max(1, arguments.steps // 12)):
@@ -47,8 +49,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--lowest", type=float, default=1e-5, help="first rate (%(default)s)")
     parser.add_argument("--highest", type=float, default=1.0, help="last rate (%(default)s)")
     parser.add_argument("--steps", type=int, default=200, help="optimizer steps (%(default)s)")
-    parser.add_argument("--picture", type=Path, default=Path("lr_find.png"), help="where to draw it (%(default)s)")
-    return parser.parse_args()
+    parser.add_argument("--picture", type=picture, default=Path("lr_find.png"), help="where to draw it (%(default)s)")
+    return parser.parse_intermixed_args()  # settings may stand on both sides of an option
 
 
 if __name__ == "__main__":

@@ -58,10 +58,10 @@ def run(*arguments: str) -> CompletedProcess[str]:
 
 
 def test_the_script_draws_the_curve_and_names_the_setting() -> None:
-    done = run("experiment=digits", "trainer.progress=false", "--steps", "60", "--picture", "curve.png")
+    done = run("experiment=digits", "--steps", "60", "--picture", "new/curve.png", "trainer.progress=false")
     assert done.returncode == 0, done.stderr
     assert "optimizer.lr=" in done.stdout.splitlines()[-1]
-    assert Path("curve.png").stat().st_size > 10_000
+    assert Path("new/curve.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,8 @@ def test_the_script_draws_the_curve_and_names_the_setting() -> None:
     [
         (("engine=numpy",), "runs in engine=lightning"),
         (("--lowest", "1", "--highest", "0.1"), "--lowest must be above 0 and below --highest"),
+        (("--picture", "curve.txt"), "--picture: must end with one of .png, "),
+        (("--picture", "/dev/null/curve.png"), "--picture: must be where a file can be written; /dev/null is no"),
     ],
     ids=str,
 )
