@@ -6,7 +6,6 @@ Exit codes: 0 done · 2 a bad config or bad input, told in one message · 130 in
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
 import sys
 import time
@@ -178,6 +177,8 @@ class Progress:
         return sum(self._latest.values())
 
     def __enter__(self) -> Progress:
+        import multiprocessing
+
         # Processes of a parallel launcher would draw their bars over each other.
         if self._shown and self._stream.isatty() and multiprocessing.current_process().name == "MainProcess":
             from tqdm import tqdm

@@ -32,7 +32,7 @@ def found(space: Space, *equals: dict[str, Any], trials: int = 12) -> list[str]:
         trial = study.ask()
         space.suggest(trial)
         study.tell(trial, 1.0 if number < len(equals) else 0.9)
-    return edges(study, space, study.best_trial)
+    return edges(study, space, study.best_trial.number)
 
 
 def widened(sentence: str) -> str:

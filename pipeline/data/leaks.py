@@ -34,10 +34,9 @@ def _copies(data: Dataset, rows: np.ndarray) -> tuple[str, ...]:
         return ()
     values = np.column_stack([data.inputs[rows], data.targets[rows]]).astype(np.float64)
     values[np.isnan(values)] = np.inf  # missing equals missing, and no value is infinite
-    weights = np.random.default_rng(0).integers(2**63, size=values.shape[1], dtype=np.uint64)
+    weights = np.random.default_rng(0).integers(2**63, size=values.shape[1], dtype=np.uint64) | np.uint64(1)
     bits = (values + 0.0).view(np.uint64)  # the two zeros are one
-    sums = sum(bits[:, number] * (weight | np.uint64(1)) for number, weight in enumerate(weights))
-    times = np.unique(sums, return_counts=True)[1]
+    times = np.unique(bits @ weights, return_counts=True)[1]  # of 64 bits, which no two rows share by chance
     copies = int((times - 1).sum())
     if copies < _MANY_COPIES * len(rows):
         return ()

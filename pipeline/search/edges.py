@@ -7,7 +7,6 @@ from dataclasses import replace
 from statistics import median_low
 
 from optuna.study import Study
-from optuna.trial import FrozenTrial
 
 from pipeline.search.objectives import candidates
 from pipeline.search.space import Dimension, Space
@@ -19,8 +18,8 @@ _EDGE = 0.03  # of the range
 _FACTOR = 10  # by which a logarithmic range is widened; any other by its own width
 
 
-def edges(study: Study, space: Space, best: FrozenTrial) -> list[str]:
-    """A sentence for each range at whose end the best trial lies, with the override that widens it.
+def edges(study: Study, space: Space, number: int) -> list[str]:
+    """A sentence for each range at whose end the best trial, of that number, lies, with the override that widens it.
 
     Where several score the same, the middle one of their values counts: which of them came first is chance. An end
     beyond which a setting has no meaning, as a dropout of 0, is no edge.
@@ -28,6 +27,7 @@ def edges(study: Study, space: Space, best: FrozenTrial) -> list[str]:
     trials = candidates(study)
     if len(trials) < _ENOUGH:
         return []
+    (best,) = (trial for trial in trials if trial.number == number)
     equals = [trial.params for trial in trials if trial.values == best.values]
     told = []
     for dimension in space.dimensions:

@@ -75,7 +75,7 @@ def summary(study: Study, found: Found, job: Job, overrides: Sequence[str], hint
         lines.append(repeats.report(found.repeated, job.objectives[0]))
     if len(job.objectives) > 1:
         lines += _front(study, job.objectives)
-    lines += [*_ending(study, job, reason, in_time), *edges(study, job.space, found.best)]
+    lines += [*_ending(study, job, reason, in_time), *edges(study, job.space, found.best.number)]
     lines += [f"Files: {found.output}", *_more(study, job, overrides, lifted=reason is not None)]
     if found.ready is not None:
         lines.append(f"Again: python scripts/train.py experiment={found.ready.stem}")

@@ -37,7 +37,7 @@ def write(study: Study, job: Job, found: Found, overrides: Sequence[str], hint: 
 
 def _page(study: Study, job: Job, found: Found) -> report.Study:
     best = found.best
-    notes = [*edges(study, job.space, best)]
+    notes = [*edges(study, job.space, best.number)]
     if found.repeated:
         notes.append(repeats.report(found.repeated, job.objectives[0]))
     return report.Study(

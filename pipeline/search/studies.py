@@ -134,7 +134,7 @@ def shown(study: Study) -> str:
         lines += [_heading(best, objectives), table(_leaders(study, best), objectives), *_tested(final_of(study))]
         if again := repeats.recorded(study, objectives[0]):
             lines.append(repeats.report(again, objectives[0]))
-        lines += [] if space is None else edges(study, space, best[0])
+        lines += [] if space is None else edges(study, space, best[0].number)
     return "\n".join([*lines, *_failures(study), *_further(study)])
 
 

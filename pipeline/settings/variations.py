@@ -57,7 +57,7 @@ def _parsed(overrides: Sequence[str]) -> list[Override]:
         return []
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=256)
 def _parsed_one(text: str) -> Override:
     """What is fixed is the same in every trial."""
     return OverridesParser.create().parse_override(text)
