@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.collections import LineCollection
 
 from pipeline.figures import SearchTrial, of_study
 from pipeline.figures.combinations import search_interaction, search_parallel
 from pipeline.figures.interactive import charts_of_study
-from pipeline.figures.study import search_curves, search_history, search_seconds
+from pipeline.figures.study import search_curves, search_history, search_seconds, search_slices
 from pipeline.figures.trials import (
     best_of,
     colour_range,
@@ -323,7 +324,8 @@ def test_lines_pass_their_settings_and_the_best_ends_on_top(metric: Metric, best
     ]
     trials += [trial(n, 0.1, "pruned", lr=rate, name="a", momentum=0.5) for n, rate in enumerate(rates[3:], start=3)]
     (panel,) = search_parallel(trials, metric).axes
-    lines = [each.get_ydata() for each in panel.lines if len(each.get_ydata()) > 2]
+    drawn = [each for each in panel.collections if isinstance(each, LineCollection)]
+    lines = [line[:, 1] for each in drawn for line in each.get_segments() if len(line) > 2]
     whole = {round(float(each[-1]), 6): each for each in lines if len(each) == 4}
     assert len(whole) == 3
     top = whole[1.0]
@@ -333,6 +335,21 @@ def test_lines_pass_their_settings_and_the_best_ends_on_top(metric: Metric, best
     assert min(whole) == 0
     cut = [each for each in lines if len(each) == 3]
     assert [each.tolist() for each in cut] == [[0, 0, 0], [1, 0, 0]]
+
+
+def test_thousands_of_marks_are_small_and_stand_beside_each_other() -> None:
+    """On an axis of choices, where they would lie on one line; a few stay large, and where they belong."""
+    few, many = ([trial(n, 0.5 + n % 7 / 100, name="ab"[n % 2]) for n in range(count)] for count in (40, 1200))
+    looks = []
+    for trials in (few, many):
+        (points,) = search_slices(trials, ACCURACY).axes[0].collections
+        places = np.asarray(points.get_offsets())[:, 0]
+        looks.append((points.get_sizes()[0], len({*places.round(6)})))
+        assert {*places.round().tolist()} == {0, 1}
+        assert [round(place) for place in places] == [n % 2 for n in range(len(trials))]
+    assert looks[0][1] == 2
+    assert looks[1][1] > 1000
+    assert looks[1][0] < looks[0][0] / 4
 
 
 # Charts to point at ---------------------------------------------------------------------------------------------------

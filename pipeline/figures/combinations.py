@@ -23,6 +23,7 @@ from pipeline.figures.trials import (
     search_title,
     settings_in,
     settings_of,
+    smaller,
     values,
     wide,
 )
@@ -147,10 +148,16 @@ def search_parallel(trials: Sequence[SearchTrial], goal: Goal) -> Figure:
     axes = [_axis(panel, place, [settings_of(t).get(name, ABSENT) for t in trials]) for place, name in enumerate(names)]
     colours = _colours(values(done), goal)
     score = _score_axis(panel, len(names), values(done), colours)
-    for trial in [*pruned, *reversed(ranked(done, goal))]:
+
+    def heights(trial: SearchTrial) -> list[float]:
         made = settings_of(trial)
-        heights = [height(made.get(name, ABSENT)) for name, height in zip(names, axes, strict=True)]
-        _line(panel, heights, score(trial.value) if trial.state == "complete" else None, trial, colours)
+        return [height(made.get(name, ABSENT)) for name, height in zip(names, axes, strict=True)]
+
+    thin, best_last = smaller(len(trials)), [*reversed(ranked(done, goal))]
+    _lines(panel, [heights(trial) for trial in pruned], color=_PALE, linewidths=0.7 * thin, zorder=1)
+    reached = [_darkness(value, colours) for value in values(best_last)]
+    lines = [[*heights(trial), score(value)] for trial, value in zip(best_last, values(best_last), strict=True)]
+    _lines(panel, lines, color=_shades(reached), linewidths=1.2 * thin, zorder=2)
     panel.set_xticks(range(len(names) + 1), [_broken(name) for name in [*names, metric_label(goal.name)]], fontsize=9)
     panel.set(xlim=(-0.25, len(names) + 0.55), ylim=(-0.14, 1.06), xlabel="setting; the score at the right")
     panel.set(ylabel="value", yticks=[])
@@ -166,18 +173,19 @@ def _broken(name: str) -> str:
     return name.replace(".", ".\n", 1) if "." in name else name.replace(" ", "\n", 1)
 
 
-def _line(
-    panel: Axes, heights: list[float], end: float | None, trial: SearchTrial, colours: tuple[Normalize, str]
-) -> None:
-    """Of a complete trial to its score at the right, of a pruned one to its last setting."""
+def _lines(panel: Axes, heights: Sequence[Sequence[float]], **look: Any) -> None:
+    """From axis to axis at these heights, the last one on top. As one artist: thousands take many seconds."""
+    from matplotlib.collections import LineCollection
+
+    lines = [np.column_stack([np.arange(len(line)), line]) for line in heights]
+    panel.add_collection(LineCollection(lines, capstyle="round", joinstyle="round", **look))
+
+
+def _shades(darkness: Sequence[float]) -> np.ndarray:
+    """(n, 4) colours, 0 the palest and 1 the darkest."""
     import matplotlib
 
-    if end is None or trial.value is None:
-        panel.plot(range(len(heights)), heights, color=_PALE, linewidth=0.7, zorder=1)
-        return
-    shade = _PALEST + (1 - _PALEST) * _darkness(trial.value, colours)
-    colour = matplotlib.colormaps["Blues"](shade)
-    panel.plot(range(len(heights) + 1), [*heights, end], color=colour, linewidth=1.2, zorder=2)
+    return np.asarray(matplotlib.colormaps["Blues"](_PALEST + (1 - _PALEST) * np.asarray(darkness)))
 
 
 def _axis(panel: Axes, place: int, found: Sequence[Any]) -> Callable[[Any], float]:

@@ -38,6 +38,7 @@ from pipeline.figures.trials import (
     seconds_title,
     settings_in,
     settings_of,
+    smaller,
     values,
     wide,
 )
@@ -52,7 +53,7 @@ _LOOKS: dict[State, tuple[str, str]] = {
     "failed": (VERMILION, "x"),
     "infeasible": (CLASSES[4], "square"),
 }
-_GREY_CROSS = {"color": "#AAAAAA", "symbol": "x-thin-open", "size": 8}
+_GREY_CROSS = {"color": "#AAAAAA", "symbol": "x-thin-open"}
 _LAYOUT = {
     "template": "plotly_white",
     "font": {"size": 13, "color": "#222222"},
@@ -126,7 +127,8 @@ def _history(trials: Sequence[SearchTrial], goal: Goal) -> Figure:
     for state, (colour, symbol) in _LOOKS.items():
         own = scored(trials, state)
         if own:
-            _points(figure, state, [t.number for t in own], own, {"color": colour, "symbol": symbol, "size": 9})
+            look = {"color": colour, "symbol": symbol, "size": 9 * smaller(len(trials))}
+            _points(figure, state, [t.number for t in own], own, look)
     if done:
         line = {"color": ORANGE, "shape": "hv", "width": 2.5}
         x, best = [trial.number for trial in done], best_so_far(done, goal)
@@ -318,14 +320,15 @@ def _slice(figure: Figure, trials: Sequence[SearchTrial], dimension: str) -> int
         found = [trial.params[dimension] for trial in own]
         if own:
             x = found if numeric(found) else list(map(_safe, found))
-            _points(figure, state, x, own, _GREY_CROSS if state == "pruned" else _shades(own))
+            size = (8 if state == "pruned" else 10) * smaller(len(trials))
+            _points(figure, state, x, own, {**(_GREY_CROSS if state == "pruned" else _shades(own)), "size": size})
     return len(figure.data) - before
 
 
 def _shades(own: Sequence[SearchTrial]) -> dict[str, Any]:
     numbers = [trial.number for trial in own]
     shade = {"color": numbers, "colorscale": "Blues", "cmin": min(numbers) - 0.3 * len(numbers), "cmax": max(numbers)}
-    return {**shade, "size": 10, "line": {"width": 1, "color": BLUE}}
+    return {**shade, "line": {"width": 1, "color": BLUE}}
 
 
 def _x_axis(trials: Sequence[SearchTrial], dimension: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from pipeline.figures.trials import (
     Goal,
     SearchTrial,
     State,
+    beside,
     best_of,
     best_so_far,
     curves_of,
@@ -37,6 +38,7 @@ from pipeline.figures.trials import (
     scored,
     search_title,
     seconds_title,
+    smaller,
     values,
     wide,
 )
@@ -52,6 +54,8 @@ _ENDED: dict[State, tuple[str, str]] = {
     "infeasible": (CLASSES[4], "s"),
 }
 _PALE = "#B8B8B8"
+_DOT = 6.0
+"""Points across, of the mark of a trial."""
 
 
 def of_study(trials: Sequence[SearchTrial], goal: Goal, importances: Mapping[str, float]) -> dict[str, Figure]:
@@ -83,28 +87,30 @@ def search_history(trials: Sequence[SearchTrial], goal: Goal) -> Figure:
     done = scored(trials)
     if done:
         numbers = [t.number for t in done]
-        panel.plot(numbers, values(done), "o", color=BLUE, label="complete")
-        panel.step(numbers, best_so_far(done, goal), where="post", color=ORANGE, label="best so far")
+        size = smaller(len(trials)) * _DOT
+        panel.plot(numbers, values(done), "o", color=BLUE, markersize=size, zorder=2.1, label="complete")
+        panel.step(numbers, best_so_far(done, goal), where="post", color=ORANGE, zorder=2.2, label="best so far")
     for state, (colour, marker) in _ENDED.items():
-        _ended(panel, [t for t in trials if t.state == state], state, colour, marker)
+        look = {"color": colour, "marker": marker, "markersize": smaller(len(trials)) * _DOT}
+        _ended(panel, [t for t in trials if t.state == state], state, look)
     panel.set(xlabel="trial", ylabel=_over_folds(goal), title=search_title(trials, goal))
     whole_numbers(panel)
     panel.margins(y=0.1)
-    legend_below(figure, panel, 3)
+    legend_below(figure, panel, 3, scale=1 / smaller(len(trials)))
     return figure
 
 
-def _ended(panel: Axes, trials: Sequence[SearchTrial], state: State, colour: str, marker: str) -> None:
+def _ended(panel: Axes, trials: Sequence[SearchTrial], state: State, look: Mapping[str, Any]) -> None:
     """Trials that were cut short: at their last score, or on the lower edge where they have none."""
     known = scored(trials, state)
     bare = [t for t in trials if t not in known]
     if known:
         label = f"{state}, last score"
-        panel.plot([t.number for t in known], values(known), marker, color=colour, label=label)
+        panel.plot([t.number for t in known], values(known), linestyle="", label=label, **look)
     if bare:
         edge = panel.get_xaxis_transform()
         at = [t.number for t in bare]
-        panel.plot(at, [0.03] * len(at), marker, color=colour, transform=edge, label=f"{state}, no score")
+        panel.plot(at, [0.03] * len(at), linestyle="", transform=edge, label=f"{state}, no score", **look)
 
 
 @styled
@@ -202,12 +208,17 @@ def search_slices(trials: Sequence[SearchTrial], goal: Goal) -> Figure:
 
 def _slice(panel: Axes, trials: Sequence[SearchTrial], dimension: str) -> None:
     panel.margins(x=0.1, y=0.1)
-    position = _scale(panel, [t.params[dimension] for t in trials])
+    position, size = _scale(panel, [t.params[dimension] for t in trials]), smaller(len(trials))
     pruned, done = scored(trials, "pruned"), scored(trials)
-    places = [position(t.params[dimension]) for t in pruned]
-    panel.plot(places, values(pruned), "x", color="#AAAAAA", markersize=5)
-    x, y = [position(t.params[dimension]) for t in done], values(done)
-    panel.scatter(x, y, c=[t.number for t in done], cmap="Blues", edgecolors=BLUE, linewidths=0.6, s=32, zorder=3)
+    panel.plot(_places(position, pruned, dimension), values(pruned), "x", color="#AAAAAA", markersize=5 * size)
+    look: Any = {"cmap": "Blues", "edgecolors": BLUE, "linewidths": 0.6 * size, "s": 32 * size**2, "zorder": 3}
+    panel.scatter(_places(position, done, dimension), values(done), c=[t.number for t in done], **look)
+
+
+def _places(position: Callable[[Any], float], trials: Sequence[SearchTrial], dimension: str) -> list[float]:
+    found = [trial.params[dimension] for trial in trials]
+    aside = [0.0] * len(found) if numeric(found) else beside(trials)
+    return [position(value) + further for value, further in zip(found, aside, strict=True)]
 
 
 def _scale(panel: Axes, found: Sequence[Any]) -> Callable[[Any], float]:

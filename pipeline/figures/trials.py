@@ -95,12 +95,24 @@ def best_so_far(done: Sequence[SearchTrial], goal: Goal) -> list[float]:
     return list(itertools.accumulate(values(done), max if goal.direction == "maximize" else min))
 
 
-# Many curves ----------------------------------------------------------------------------------------------------------
+# Many trials ----------------------------------------------------------------------------------------------------------
 
 _TOLD_APART = 150
-"""As many curves one picture shows."""
+"""As many curves, or marks of the usual size, one picture shows."""
 _STAND_OUT = 10
 """Of more than that, as many of the best are lines of their own."""
+
+
+def smaller(count: int) -> float:
+    """How large each of so many marks is, of its usual size: of very many a picture must not be one blot."""
+    return float(max(0.3, min(1.0, np.sqrt(_TOLD_APART / max(count, 1)))))
+
+
+def beside(trials: Sequence[SearchTrial]) -> list[float]:
+    """How far each stands beside its place on an axis of choices, in -0.2 … 0.2: very many would hide each other."""
+    golden = (np.sqrt(5) - 1) / 2  # its multiples spread evenly, however many there are
+    reach = 0.4 if len(trials) > _TOLD_APART else 0.0
+    return [reach * float(trial.number * golden % 1 - 0.5) for trial in trials]
 
 
 @dataclass(frozen=True, slots=True)
