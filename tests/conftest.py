@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import signal
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 # Set before any test module imports torch or NumPy; subprocesses inherit it. Two threads are slower than one on
@@ -49,29 +51,45 @@ def repository() -> Path:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def checkout(compiled_checkout: Path, tmp_path: Path) -> Path:
     """A copy of what runs, for scripts that write into their own checkout, as a search writes into conf/."""
-    for name in ("pipeline", "scripts", "conf"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(REPOSITORY / name, tmp_path / "checkout" / name, ignore=ignored)
-    return tmp_path / "checkout"
+    return Path(shutil.copytree(compiled_checkout, tmp_path / "checkout"))
+
+
+@pytest.fixture(scope="session")
+def compiled_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is copied, with its bytecode: else each of the dozens of scripts that run in a copy would compile it."""
+
+    def make(path: Path) -> None:
+        for name in ("pipeline", "scripts", "conf"):
+            shutil.copytree(REPOSITORY / name, path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        compileall.compile_dir(path, quiet=1)
+
+    return _once(tmp_path_factory, "checkout", make)
 
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tracking database with tables and without experiments. To create one takes seconds, so the workers of
-    pytest-xdist share it."""
+    """A tracking database with tables and without experiments. To create one takes seconds."""
+
+    def make(path: Path) -> None:
+        from pipeline.tracking import newest_experiment
+
+        assert newest_experiment(f"sqlite:///{path}") is None
+
+    return _once(tmp_path_factory, "empty.db", make)
+
+
+def _once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """What is made at a path, once for all workers of pytest-xdist."""
     from filelock import FileLock
 
     base = tmp_path_factory.getbasetemp()
-    path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "empty_store" / "mlflow.db"
-    path.parent.mkdir(exist_ok=True)
+    path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    partial = path.with_name(f"partial-{name}")
     with FileLock(f"{path}.made"):
         if not path.exists():
-            from pipeline.tracking import newest_experiment
-
-            partial = path.with_name("partial.db")
-            assert newest_experiment(f"sqlite:///{partial}") is None
+            make(partial)
             partial.rename(path)
     return path
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -600,9 +601,34 @@ def test_the_validation_is_told_as_it_was(override: str, classes: bool, words: s
     ],
 )
 def test_a_variation_is_what_hydra_composes(overrides: list[str]) -> None:
+    lines, _ = checked(overrides, "sweep")
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        expected = compose_values(OmegaConf.merge(hydra.compose("sweep", lines), {"output": "o"}))
     for _ in range(2):  # the second time choices are known
-        varied, composed = compose_variation(overrides, "sweep"), compose(overrides, "sweep")
-        assert varied.model_dump(exclude={"output"}) == composed.model_dump(exclude={"output"})
+        for ours in (compose_variation(overrides, "sweep"), compose(overrides, "sweep")):
+            assert ours.model_dump(exclude={"output"}) == expected.model_dump(exclude={"output"})
+
+
+def test_what_changes_in_the_files_is_seen(tmp_path: Path) -> None:
+    """Though choices that are known are not composed again."""
+    conf = Path(shutil.copytree(CONF, tmp_path / "conf"))
+    option = conf / "activation" / "mine.yaml"
+    for slope in (0.1, 0.25):
+        option.write_text(f"_target_: torch.nn.LeakyReLU\nnegative_slope: {slope}\n", encoding="utf-8")
+        mine = compose(["activation=mine", "seed=3"], config_dir=conf)
+        assert (mine.activation.arguments["negative_slope"], mine.seed) == (slope, 3)
+    option.unlink()
+    with pytest.raises(ConfigError, match="activation: must be one of"):
+        compose(["activation=mine", "seed=3"], config_dir=conf)
+
+
+def test_a_name_made_of_what_was_typed_is_that_of_hydra(tmp_path: Path) -> None:
+    conf = Path(shutil.copytree(CONF, tmp_path / "conf"))
+    (conf / "experiment" / "named.yaml").write_text(
+        "# @package _global_\ntask_name: mine-${hydra:job.override_dirname}\n", encoding="utf-8"
+    )
+    named = compose(["experiment=named", "seed=3"], config_dir=conf).task_name
+    assert named == "mine-++seed=3,experiment=named"
 
 
 def test_what_is_wrong_with_a_variation_is_told_as_ever() -> None:

@@ -69,14 +69,13 @@ def programs() -> tuple[str, str]:
 
 
 @pytest.fixture(scope="session")
-def store(request: pytest.FixtureRequest, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The address of a store that holds a search with its trials, their folds and the final model."""
     if given := request.config.getoption("--store", default=None):
         return str(store_uri_of(given))
     folder = tmp_path_factory.mktemp("browser")
     checkout = folder / "checkout"  # a search writes into conf/
-    for name in ("pipeline", "scripts", "conf"):
-        shutil.copytree(repository / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(request.getfixturevalue("compiled_checkout"), checkout)
     uri = f"sqlite:///{shutil.copy(request.getfixturevalue('empty_store'), folder / 'mlflow.db')}"
     space = ["activation=relu,tanh", "optimizer.lr=tag(log,interval(1e-3,1e-1))", "search.n_trials=3"]
     search = [*SEARCH, *space, "search/pruner=none"]
