@@ -38,10 +38,11 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with many slow tests first: each goes to a worker of pytest-xdist as a whole, and none shall begin a long
-    one when the others have nothing left to do."""
+    """Files with many slow tests first, then those with many: each goes to a worker of pytest-xdist as a whole, and
+    none shall begin a long one when the others have nothing left to do."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("browser"))
-    items.sort(key=lambda item: -slow[item.path])
+    all_of_them = Counter(item.path for item in items)
+    items.sort(key=lambda item: (-slow[item.path], -all_of_them[item.path]))
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ class Running:
         self.out, self.err = folder / "out", folder / "err"
         for said in (self.out, self.err):
             said.touch()
-        self._process = _context().Process(
+        self._process = context().Process(
             target=_run,
             args=(script, arguments, cwd or Path.cwd(), {**os.environ, **environment}, (self.out, self.err)),
         )
@@ -96,10 +96,11 @@ def script_module(name: str) -> ModuleType:
     return module
 
 
-def _context() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_HEAVY)
-    return context
+def context() -> ForkServerContext:
+    """Where processes begin with the heavy libraries; their environment is that of the first of them."""
+    forking = multiprocessing.get_context("forkserver")
+    forking.set_forkserver_preload(_HEAVY)
+    return forking
 
 
 def _run(

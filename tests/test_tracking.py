@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import math
-import multiprocessing
 import os
 import shlex
 import shutil
@@ -55,7 +54,7 @@ from pipeline.tracking import (
     writer,
 )
 from pipeline.tracking.store import Address, Store
-from tests.running import run_script
+from tests.running import context, run_script
 
 FOLDS, EPOCHS = 3, 4
 
@@ -925,7 +924,8 @@ def test_the_link_opens_the_runs_table_of_the_newest_experiment(
     assert "secret" not in link("7", "https://me:secret@host/mlflow/")
 
 
-def _record_thrice(settings: Settings) -> None:
+def _record_thrice(settings: Settings, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
     for _ in range(3):
         record(settings)
 
@@ -951,8 +951,7 @@ def test_nothing_is_printed_by_mlflow(base_settings: Settings, tmp_path: Path) -
 @pytest.mark.slow
 def test_processes_may_share_a_store_that_is_not_there_yet(base_settings: Settings, tmp_path: Path) -> None:
     settings = base_settings.model_copy(update={"output": str(tmp_path / "output")})
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_record_thrice, args=(settings,)) for _ in range(3)]
+    processes = [context().Process(target=_record_thrice, args=(settings, {**os.environ})) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:
@@ -994,11 +993,10 @@ def run_with(environment: dict[str, str], *command: str) -> subprocess.Completed
 
 
 def test_a_port_in_use_is_told(repository: Path, silent_port: int) -> None:
-    with started(sys.executable, str(repository / "scripts" / "ui.py"), "--port", str(silent_port)) as ui:
-        told, _ = ui.communicate()
+    ui = run_script(repository / "scripts" / "ui.py", "--port", str(silent_port))
     assert ui.returncode == 2
-    assert f"--port {silent_port + 1}" in told
-    assert "Traceback" not in told
+    assert f"--port {silent_port + 1}" in ui.stderr
+    assert "Traceback" not in ui.stderr
 
 
 @pytest.mark.slow
