@@ -15,6 +15,7 @@ from pipeline import engines
 from pipeline.data import Dataset
 from pipeline.engines import Fitted, Key
 from pipeline.engines.batches import epoch_rows
+from pipeline.errors import ConfigError
 from pipeline.folds import Replica, plan, refit_replica, replicas
 from pipeline.preparation import learn_scaling
 from pipeline.results import Epoch, Status
@@ -234,6 +235,12 @@ class EngineConformance:
         assert mixed[0].weights == {}
         for one, other in zip(mixed[1:], sound, strict=True):
             assert_same(one, other)
+
+    def test_a_schedule_that_would_move_the_momentum_is_refused(self) -> None:
+        data = three_classes()
+        members = self.folds("optimizer=sgd", "scheduler=onecycle", "scheduler.cycle_momentum=true", data=data)
+        with pytest.raises(ConfigError, match=r"moves? the (rate|momentum) .*scheduler\.cycle_momentum=false"):
+            self.fit(members, data)
 
     def test_early_stopping_restores_the_weights_of_the_best_inner_loss(self) -> None:
         data = three_classes()

@@ -93,7 +93,6 @@ def test_everything_in_conf_is_written_here(group: str) -> None:
         (["initializer=zeros", "initializer._target_=torch.nn.init.kaiming_normal_"], r"kaiming_normal_; it has .*he"),
         (["optimizer.amsgrad=true"], r"no optimizer\.amsgrad; it takes betas, eps, weight_decay"),
         (["scheduler.three_phase=true"], r"no scheduler\.three_phase; it takes max_lr, epochs"),
-        (["scheduler.cycle_momentum=true"], r"scheduler\.cycle_momentum=false"),
         (["activation=gelu", "activation.approximate=cubic"], "approximate must be none or tanh, got cubic"),
     ],
     ids=str,

@@ -63,9 +63,15 @@ class Rates:
         if "steps_per_epoch" in inspect.signature(settings.resolve()).parameters:
             more["steps_per_epoch"] = self._steps
         try:
-            return settings.build(self._carrier, **more)  # type: ignore[no-any-return]
+            built = settings.build(self._carrier, **more)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{settings.target} does not accept these arguments: {error}") from error
+        if self._carrier.param_groups[0]["momentum"] != 0:
+            raise ConfigError(
+                f"{settings.target} would move the momentum as well; here a schedule moves the rate alone: set "
+                "scheduler.cycle_momentum=false."
+            )
+        return built  # type: ignore[no-any-return]
 
     def _tabulate(self, scheduler: LRScheduler | None) -> np.ndarray:
         epochs = self._settings.trainer.max_epochs

@@ -59,7 +59,7 @@ def one_cycle(
     Smith and Topin, "Super-convergence", 2018.
     """
     if cycle_momentum:
-        raise ConfigError("engine=numpy moves the rate alone: set scheduler.cycle_momentum=false or engine=lightning.")
+        raise ConfigError("A schedule moves the rate alone here: set scheduler.cycle_momentum=false.")
     first = max_lr / div_factor
     last = first / final_div_factor
     peak, end = pct_start * epochs * steps - 1, epochs * steps - 1.0
