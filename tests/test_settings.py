@@ -613,6 +613,7 @@ def test_what_changes_in_the_files_is_seen(tmp_path: Path) -> None:
     """Though choices that are known are not composed again."""
     conf = Path(shutil.copytree(CONF, tmp_path / "conf"))
     option = conf / "activation" / "mine.yaml"
+    option.with_name(".#lock").symlink_to("of an editor, leads nowhere")
     for slope in (0.1, 0.25):
         option.write_text(f"_target_: torch.nn.LeakyReLU\nnegative_slope: {slope}\n", encoding="utf-8")
         mine = compose(["activation=mine", "seed=3"], config_dir=conf)

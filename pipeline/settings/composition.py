@@ -10,7 +10,7 @@ import copy
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -146,8 +146,12 @@ class Composer:
 def _dates(folder: Path) -> tuple[int, ...]:
     """When the files of a folder have come, gone or changed: what was read of them before is good while this is the
     same. Hydra reads all of them again for whatever it is asked."""
-    paths = [path for inside, _, names in os.walk(folder) for path in (inside, *(f"{inside}/{name}" for name in names))]
-    return tuple(os.stat(path).st_mtime_ns for path in paths)
+    dates = []
+    for inside, _, names in os.walk(folder):
+        for path in (inside, *(f"{inside}/{name}" for name in names)):
+            with suppress(FileNotFoundError):  # another process took it away, or an editor's lock that leads nowhere
+                dates.append(os.stat(path).st_mtime_ns)
+    return tuple(dates)
 
 
 @lru_cache(maxsize=16)  # they are large
