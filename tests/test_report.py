@@ -18,6 +18,7 @@ from pipeline.figures import SearchTrial, learning_curves, of_study
 from pipeline.metrics import metrics_of
 from pipeline.report.page import picture
 from pipeline.results import FoldResult, Status
+from pipeline.search.objectives import Objective
 from tests.engines.conformance import small, three_classes
 
 ACCURACY = metrics_of("multiclass")[0]
@@ -327,6 +328,21 @@ def test_long_studies_show_their_best_and_other_quantities(study: report.Study) 
     places = [row for row in read.rows if len(row) == 8 and row[0].isdigit()]
     assert [row[1] for row in places] == [str(n) for n in range(29, 19, -1)]
     assert places[0][2:4] == ["0.7900", "12,345"]
+
+
+def test_a_search_after_two_things_lists_the_trials_to_choose_among(study: report.Study) -> None:
+    sizes = {0: 610.0, 2: 4810.0}
+    trials = [replace(one, further={"parameters": sizes.get(one.number, 9000.5)}) for one in TRIALS]
+    parameters = Objective("parameters", "minimize")
+    read = study_page(replace(study, trials=trials, others=[parameters], front={0, 2}))
+    assert "the best accuracy and parameters" in read.sections["Question"]
+    assert "parameters, lower is better" in read.sections["Question"]
+    told = read.sections["Leaderboard"].partition("The front: 2 trials that no other beats in everything")[2]
+    assert told
+    assert "4,810" in told
+    assert "610" in told
+    assert "9000.5" not in told
+    assert "The front" not in study_page(study).sections["Leaderboard"]
 
 
 @pytest.mark.parametrize("trials", [[], TRIALS[1:2]])

@@ -362,7 +362,7 @@ def test_a_point_tells_its_trial_with_markup_taken_for_text() -> None:
     history = charts_of_study([tried], ACCURACY, {})[0].figure
     told = history.data[0].text[0]
     settings = "a = &lt;b&gt;x&lt;/b&gt;<br>optimizer.lr = 0.01"
-    assert told == f"trial 7, complete<br>0.9100 ± 0.02, 1 s<br>parameters = 9e+04<br>{settings}"
+    assert told == f"trial 7, complete<br>0.9100 ± 0.02, 1 s<br>parameters = 90,000<br>{settings}"
 
 
 def test_the_list_of_dimensions_shows_one_at_a_time() -> None:

@@ -29,6 +29,7 @@ from pipeline.figures.trials import (
     curves_title,
     dimensions_in,
     duration,
+    further_text,
     in_order,
     interaction,
     numeric,
@@ -108,8 +109,9 @@ def _told(trial: SearchTrial) -> str:
     """What a point says when it is pointed at."""
     score = score_text(trial.value)
     spread = f" ± {trial.std:.2g}" if trial.std is not None and np.isfinite(trial.std) else ""
-    told = {**trial.further, **settings_of(trial)}
-    made = "".join(f"<br>{_safe(short(name, 40))} = {_value(value)}" for name, value in told.items())
+    further = {name: further_text(value) for name, value in trial.further.items()}
+    told = {**further, **{name: _value(value) for name, value in settings_of(trial).items()}}
+    made = "".join(f"<br>{_safe(short(name, 40))} = {value}" for name, value in told.items())
     return f"trial {trial.number}, {trial.state}<br>{score}{spread}, {duration(trial.seconds)}{made}"
 
 

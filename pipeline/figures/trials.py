@@ -299,6 +299,12 @@ def score_text(value: float | None, decimals: int = 4) -> str:
     return f"{value:.{decimals}f}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
+def further_text(value: float | None) -> str:
+    """Of what else is known of a trial: a count, as of parameters, or a measurement."""
+    counted = value is not None and value > 1 and float(value).is_integer()
+    return f"{value:,.0f}" if counted else score_text(value)
+
+
 def curves_title(trials: Sequence[SearchTrial]) -> str:
     """How many were pruned, when, and what that saved."""
     last = [max(trial.curve) for trial in trials if trial.state == "pruned" and trial.curve]

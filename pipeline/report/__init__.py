@@ -14,7 +14,7 @@ in MLflow's viewer of artifacts as in any browser.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any, get_args
@@ -26,6 +26,7 @@ from pipeline.figures.trials import (
     SearchTrial,
     State,
     duration,
+    further_text,
     ranked,
     score_text,
     settings_in,
@@ -56,7 +57,8 @@ class Study:
     space: dimension -> values in words. winner: number of the trial that was chosen, None where none is complete.
     settings: of the winner; else the fixed ones. best: the winner's folds, with its refit if there was one.
     test: scores of the refit on the test rows, empty before. looks: how often this study has scored test rows.
-    notes: what the search itself has to say, in sentences.
+    notes: what the search itself has to say, in sentences. others: what it is after beside the goal, each a name in
+    `further` of its trials. front: numbers of the trials that no other beats in all of that; empty without others.
     """
 
     name: str
@@ -70,6 +72,8 @@ class Study:
     test: Mapping[str, float]
     looks: int
     notes: Sequence[str] = ()
+    others: Sequence[Goal] = ()
+    front: Collection[int] = ()
 
 
 # One experiment -------------------------------------------------------------------------------------------------------
@@ -137,11 +141,12 @@ def of_study(
     title = _title(best, goal.name) if best else f"{study.settings.task_name}: no trial is complete"
     page = Page(
         title=title,
-        question=f"Which {varied} give the best {shown(goal.name)} on {study.settings.task_name}?",
+        question=f"Which {varied} give the best {_after(study)} on {study.settings.task_name}?",
         asked=_facts(study.settings, best, goal, study),
         cards=[*(_score_cards(best, goal.name, study.test, study.looks) if best else []), _trials_card(study)],
         scores=_scores(best, study.test, goal) if best else None,
         ranking=("Leaderboard", _leaderboard(study)),
+        front=_front(study) if study.front else None,
         pictures=_pictures({"The search": figures, "The final fit": final_figures}),
         caveats=search_caveats(study, winner),
         commands=commands,
@@ -161,13 +166,29 @@ def interactive(study: Study) -> str:
 
 def _leaderboard(study: Study) -> Table:
     """The best trials with what they tried."""
-    order, names = ranked(study.trials, study.goal), settings_in(study.trials)
-    further = list(dict.fromkeys(name for trial in order for name in trial.further))
+    order = ranked(study.trials, study.goal)
     top, count = order[:_TOP], plural(len(order), "trial")
+    return _table_of(study, top, f"The best {_TOP} of {count}" if len(order) > _TOP else f"All {count}")
+
+
+def _front(study: Study) -> Table:
+    """The compromises to choose from, the best by the goal first."""
+    found = [trial for trial in ranked(study.trials, study.goal) if trial.number in study.front]
+    return _table_of(study, found, f"The front: {plural(len(found), 'trial')} that no other beats in everything")
+
+
+def _after(study: Study) -> str:
+    return " and ".join(shown(goal.name) for goal in (study.goal, *study.others))
+
+
+def _table_of(study: Study, top: Sequence[SearchTrial], caption: str) -> Table:
+    """These trials, in this order."""
+    names = settings_in(study.trials)
+    further = list(dict.fromkeys(name for trial in study.trials for name in trial.further))
     chosen = [place for place, trial in enumerate(top) if trial.number == study.winner]
     spread = " ± its standard deviation over folds" if any(trial.std is not None for trial in top) else ""
     return Table(
-        caption=f"The best {_TOP} of {count}" if len(order) > _TOP else f"All {count}",
+        caption=caption,
         head=("place", "trial", shown(study.goal.name), *map(shown, further), "status", *names, "time"),
         rows=[_place(place, trial, further, names) for place, trial in enumerate(top, start=1)],
         text_columns=tuple(range(3 + len(further), 4 + len(further) + len(names))),
@@ -179,7 +200,7 @@ def _leaderboard(study: Study) -> Table:
 def _place(place: int, trial: SearchTrial, further: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
     made = settings_of(trial)
     spread = f" ± {number(trial.std)}" if trial.std is not None and isfinite(trial.std) else ""
-    more = [score_text(trial.further.get(name)) for name in further]
+    more = [further_text(trial.further.get(name)) for name in further]
     status = f"{trial.state}, epoch {max(trial.curve)}" if trial.state != "complete" and trial.curve else trial.state
     values = [_value(made.get(name, ABSENT)) for name in names]
     return (
@@ -245,13 +266,17 @@ def _facts(
         facts["Best trial"] = [network(settings)]
     if result:
         facts["Data"] = [_data(result)]
-    better = "higher" if goal.direction == "maximize" else "lower"
+    goals = [goal, *(study.others if study else ())]
     return {
         **facts,
         "Validation": [validation(settings, classes=result is None or bool(result.data.get("classes")))],
         "Training": [training(settings)],
-        "Judged by": [f"{shown(goal.name)}, {better} is better"],
+        "Judged by": [f"{shown(one.name)}, {_better(one)} is better" for one in goals],
     }
+
+
+def _better(goal: Goal) -> str:
+    return "higher" if goal.direction == "maximize" else "lower"
 
 
 def _data(result: RunResult) -> str:

@@ -61,7 +61,8 @@ class Picture:
 class Page:
     """Everything a report says, in the order in which it says it.
 
-    asked: what -> lines. ranking: a heading and its table. pictures: by the heading they stand under.
+    asked: what -> lines. ranking: a heading and its table. pictures: by the heading they stand under. front: of several
+    objectives, the trials to choose among.
     """
 
     title: str
@@ -75,6 +76,7 @@ class Page:
     commands: Mapping[str, str]
     settings: Table
     footer: str
+    front: Table | None = None
 
 
 _NAMES = {

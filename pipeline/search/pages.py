@@ -12,7 +12,7 @@ from pipeline.search import repeats
 from pipeline.search.closing import Found
 from pipeline.search.edges import edges
 from pipeline.search.messages import command
-from pipeline.search.objectives import score_of
+from pipeline.search.objectives import front, score_of
 from pipeline.search.pictures import search_trials
 
 if TYPE_CHECKING:
@@ -36,13 +36,14 @@ def write(study: Study, job: Job, found: Found, overrides: Sequence[str], hint: 
 
 
 def _page(study: Study, job: Job, found: Found) -> report.Study:
-    best = found.best
+    best, goal = found.best, score_of(job.objectives)
+    others = [one for one in job.objectives if one is not goal]
     notes = [*edges(study, job.space, best.number)]
     if found.repeated:
         notes.append(repeats.report(found.repeated, job.objectives[0]))
     return report.Study(
         name=job.study_name,
-        goal=score_of(job.objectives),
+        goal=goal,
         trials=search_trials(study, job.objectives),
         importances=found.importances,
         space=job.space.describe(),
@@ -52,6 +53,8 @@ def _page(study: Study, job: Job, found: Found) -> report.Study:
         test=found.test,
         looks=found.looks,
         notes=notes,
+        others=others,
+        front={trial.number for trial in front(study)} if others else (),
     )
 
 

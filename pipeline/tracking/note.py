@@ -6,7 +6,7 @@ import math
 import shlex
 from typing import TYPE_CHECKING
 
-from pipeline.results import RunResult
+from pipeline.results import Interval, RunResult
 from pipeline.settings.summary import network, short, validation
 
 if TYPE_CHECKING:
@@ -39,8 +39,14 @@ def _answer(result: RunResult) -> str:
     cv = result.cv.get(result.primary)
     if cv is None:
         return f"**No score ({result.status})**"
-    test = f", on test rows {_number(result.test[result.primary])}" if result.primary in result.test else ""
-    return f"**{result.primary} {_number(cv.mean)}** ({_number(cv.low)} … {_number(cv.high)}{test})"
+    test = f"on test rows {_number(result.test[result.primary])}" if result.primary in result.test else ""
+    told = ", ".join(filter(None, [_interval(cv), test]))
+    return f"**{result.primary} {_number(cv.mean)}**" + (f" ({told})" if told else "")
+
+
+def _interval(cv: Interval) -> str:
+    """Empty where a single fold was scored."""
+    return f"{_number(cv.low)} … {_number(cv.high)}" if cv.n > 1 else ""
 
 
 def _command(overrides: str) -> str:
@@ -75,7 +81,7 @@ def _table(result: RunResult) -> str:
     for name in names:
         cv = result.cv.get(name)
         shown = f"**{name}**" if name == result.primary else name
-        cells = [_number(cv.mean), f"{_number(cv.low)} … {_number(cv.high)}", _number(cv.std)] if cv else ["–"] * 3
+        cells = [_number(cv.mean), _interval(cv) or "–", _number(cv.std)] if cv else ["–"] * 3
         test = [_number(result.test.get(name, math.nan))] if result.test else []
         lines.append(f"| {' | &emsp;'.join([shown, *cells, *test])} |")  # MLflow's cells have no margin
     note = "The interval is corrected for overlapping training sets (Nadeau and Bengio 2003)."
