@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
 from pipeline.search.values import Choices, Numbers, Suggests
+from pipeline.settings.wording import HOW_TO_WRITE
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
@@ -336,9 +337,11 @@ def parse(text: str) -> Override:
     try:
         return OverridesParser.create().parse_overrides([text])[0]
     except HydraException as error:
-        told = [line for line in str(error).splitlines() if not line.startswith("See http")]
-        reason = str(error.__cause__ or told[-1]).splitlines()[0]
-        raise ConfigError(f"is not an override in Hydra's syntax: {reason}") from error
+        key, _, values = text.partition("=")
+        setting, _, choice = key.rstrip("]").partition("[")
+        how = f"'search.space={{{setting}: {{{choice}: \"{values}\"}}}}'" if choice else ""
+        hint = f"What depends on a choice is written {how}." if how else HOW_TO_WRITE
+        raise ConfigError(f"is not an override in Hydra's syntax, KEY=VALUE. {hint}") from error
 
 
 def of_the_search(text: str) -> bool:

@@ -30,7 +30,7 @@ from pipeline.errors import ConfigError
 from pipeline.settings import arithmetic
 from pipeline.settings.schema import Settings
 from pipeline.settings.validation import plain_values, validated
-from pipeline.settings.wording import Problem, config_error, must_be, node_of, takes_anything, unknown
+from pipeline.settings.wording import HOW_TO_WRITE, Problem, config_error, must_be, node_of, takes_anything, unknown
 
 _INSTALLED = Path(__file__).resolve().parents[1] / "conf"
 IN_A_CHECKOUT = not _INSTALLED.is_dir()  # a wheel has conf/ inside of the package, where nothing is to be written
@@ -40,7 +40,6 @@ arithmetic.register()  # `${calc:…}`, before anything is composed
 _REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)  # what Hydra raises on a bad config
 _LISTED: dict[tuple[Path, str, tuple[int, ...]], dict[str, list[str]]] = {}
 _ASKS_WHAT_WAS_TYPED = re.compile(r"\$\{hydra[:.][^}]*overrid")  # as `${hydra:job.override_dirname}` does
-_HOW_TO_WRITE = "Close every bracket, and quote text with special characters twice: 'KEY=\"some text\"'."
 
 
 def compose(overrides: Sequence[str], config_name: str = "train", config_dir: Path | None = None) -> Settings:
@@ -215,7 +214,7 @@ def _parsed(texts: Sequence[str], problems: list[Problem]) -> list[Override]:
         try:
             override = parser.parse_override(text)
         except HydraException:
-            problems.append(Problem(text.partition("=")[0], f"must be written KEY=VALUE; got {text}. {_HOW_TO_WRITE}"))
+            problems.append(Problem(text.partition("=")[0], f"must be written KEY=VALUE; got {text}. {HOW_TO_WRITE}"))
             continue
         key = override.get_key_element()
         name = key if override.is_delete() else key.lstrip("+")

@@ -28,6 +28,8 @@ _TYPES = {
 _EXPLAIN = ("train.py", "sweep.py")
 _PLURALS = {"an integer": "integers", "a number": "numbers", "text": "texts"}
 
+HOW_TO_WRITE = "Close every bracket, and quote text with special characters twice: 'KEY=\"some text\"'."
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
