@@ -17,6 +17,8 @@ from pipeline import engines
 from pipeline.search.worker import work
 
 if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
     from pipeline.search.trial import Job
 
 
@@ -69,17 +71,20 @@ class Done:
 
 
 class InThisProcess:
-    """One worker, here: it is done when `start` returns, and Ctrl-C reaches it where it is."""
+    """One worker, here: it is done when `start` returns, and Ctrl-C reaches it where it is.
+
+    storage: this process's own, which holds the whole study in memory.
+    """
 
     queues = False
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, storage: BaseStorage) -> None:
+        self._job, self._storage = job, storage
 
     def start(self, name: str, index: int) -> Shift:
         """Works at once."""
         try:
-            work(self._job, name, index)
+            work(self._job, name, index, self._storage)
         except Exception as error:
             return Done(error)
         return Done(None)
@@ -143,13 +148,13 @@ class _Process:
         self._process.kill()
 
 
-def crew_of(job: Job) -> Crew:
+def crew_of(job: Job, storage: BaseStorage) -> Crew:
     """As `search.executor` and `search.workers` say. Raises ConfigError if a cluster cannot be used."""
     if job.elsewhere:
         from pipeline.search.clusters import Dask, Slurm
 
         return Dask(job) if job.rules.executor == "dask" else Slurm(job)
-    return InThisProcess(job) if job.here else LocalProcesses(job)
+    return InThisProcess(job, storage) if job.here else LocalProcesses(job)
 
 
 def cores() -> int:

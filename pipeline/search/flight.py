@@ -48,7 +48,7 @@ class Flight:
         self._stop_rules = StopRules(job.rules, job.objectives, job.settings.seed)
         self._roll = Roll(study)  # for the progress alone, which has a thread of its own
         self._orphanage = Orphanage(study, storage, tracks, session, job.rules.heartbeat)
-        self._crew: Crew = crew_of(job)
+        self._crew: Crew = crew_of(job, storage)
         self._shifts: dict[int, Shift] = {}  # worker's index -> what it is at
         self._names: dict[int, str] = {}
         self._begun: dict[int, float] = {}

@@ -19,6 +19,7 @@ from collections.abc import Collection, Sequence
 from itertools import groupby
 
 from optuna.logging import ERROR, set_verbosity
+from optuna.storages import BaseStorage
 from optuna.study import load_study
 from optuna.trial import FrozenTrial
 
@@ -58,22 +59,24 @@ def dataset(settings: DataSettings, seed: int) -> Dataset:
     return load(settings, seed)
 
 
-def work(job: Job, name: str, index: int) -> None:
+def work(job: Job, name: str, index: int, storage: BaseStorage | None = None) -> None:
     """Train trials until none is left to ask for. name: no other worker's; index: its place among them, from 0.
+
+    storage: that of this process, where it has one. Each holds all trials in memory.
 
     Raises PipelineError or RuntimeError if trials keep failing for one reason. An interruption passes on after the
     trials in flight have been given back.
     """
     set_verbosity(ERROR)  # what Optuna warns of is known here, or told before the search begins
-    Worker(job, name, index).run()
+    Worker(job, name, index, storage).run()
 
 
 class Worker:
     """Trials in flight in this process."""
 
-    def __init__(self, job: Job, name: str, index: int) -> None:
+    def __init__(self, job: Job, name: str, index: int, storage: BaseStorage | None = None) -> None:
         self._job, self._name = job, name
-        self._storage = connect(job.storage, job.rules.heartbeat, known=True)
+        self._storage = storage or connect(job.storage, job.rules.heartbeat, known=True)
         self._study = load_study(study_name=job.study_name, storage=self._storage)
         self._roll = Roll(self._study)
         equip(self._study, job.settings, job.space, self._roll)
