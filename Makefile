@@ -80,7 +80,7 @@ beside = @$(MAKE) --no-print-directory --silent -j2
 test: export PYTHONDONTWRITEBYTECODE :=
 test: ## the whole test suite, and make check beside it: make test ARGS="-k folds"
 	$(beside) $(READY) $(PACKAGES)
-	$(beside) tested checked; status=$$?; cat $(CHECKED); exit $$status
+	$(beside) --keep-going tested checked; status=$$?; cat $(CHECKED); exit $$status
 
 .PHONY: tested checked
 tested:
