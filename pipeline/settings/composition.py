@@ -341,9 +341,9 @@ class _Draft:
 
     def _with(self, values: Sequence[Override]) -> DictConfig | None:
         """The base with these values put into it as Hydra does; None where it takes Hydra to tell what comes out."""
-        config = copy.deepcopy(self._base)
-        if any(each.is_delete() or each.is_hydra_override() for each in values) or _asks_what_was_typed(config):
+        if any(each.is_delete() or each.is_hydra_override() for each in values) or _asks_what_was_typed(self._base):
             return None
+        config = copy.deepcopy(self._base)
         try:
             for each in values:
                 OmegaConf.update(config, each.key_or_group, each.value(), merge=True, force_add=True)
