@@ -32,11 +32,14 @@ def _copies(data: Dataset, rows: np.ndarray) -> tuple[str, ...]:
     is said, for whoever knows of rows that belong together has kept them together."""
     if data.groups is not None:
         return ()
-    values = np.column_stack([data.inputs[rows], data.targets[rows]]).astype(np.float64)
-    values[np.isnan(values)] = np.inf  # missing equals missing, and no value is infinite
-    weights = np.random.default_rng(0).integers(2**63, size=values.shape[1], dtype=np.uint64) | np.uint64(1)
-    bits = (values + 0.0).view(np.uint64)  # the two zeros are one
-    times = np.unique(bits @ weights, return_counts=True)[1]  # of 64 bits, which no two rows share by chance
+    columns = [*data.inputs.T, *np.atleast_2d(data.targets.T)]
+    weights = np.random.default_rng(0).integers(2**63, size=len(columns), dtype=np.uint64) | np.uint64(1)
+    sums = np.zeros(len(rows), np.uint64)  # of 64 bits, which no two rows share by chance
+    for column, weight in zip(columns, weights, strict=True):  # one at a time: a copy of a large table may not fit
+        values = column[rows].astype(np.float64) + 0.0  # the two zeros are one
+        values[np.isnan(values)] = np.inf  # missing equals missing, and no value is infinite
+        sums += values.view(np.uint64) * weight
+    times = np.unique(sums, return_counts=True)[1]
     copies = int((times - 1).sum())
     if copies < _MANY_COPIES * len(rows):
         return ()
