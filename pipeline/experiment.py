@@ -151,6 +151,8 @@ def _fold_result(data: Dataset, replica: Replica, fitted: Fitted, threshold: flo
         inner_rows=len(replica.split.inner),
         scored_rows=len(rows),
         threshold=threshold,
+        threads=fitted.threads,
+        matmul=fitted.matmul,
     )
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError
-from pipeline.results import RunResult
+from pipeline.results import FoldResult, RunResult
 from pipeline.settings import Settings, compose, compose_values
 from pipeline.tracking import provenance
 from pipeline.tracking.reading import stored_record
@@ -136,11 +136,14 @@ def _different(then: Mapping[str, Any], now: Mapping[str, Any], diff: str, diff_
     for name in ("python", "platform"):
         if then.get(name) != now[name]:
             yield Difference(name, str(then.get(name)), str(now[name]))
-    for group in ("versions", "hardware"):
-        old, new = then.get(group, {}), now[group]
-        for name in dict.fromkeys([*old, *new]):
-            if old.get(name) != new.get(name) and name != "host":
-                yield Difference(name, _shown(old.get(name)), _shown(new.get(name)))
+    yield from _different_in(then.get("versions", {}), now["versions"])
+    yield from _different_in(then.get("hardware", {}), now["hardware"])
+
+
+def _different_in(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
+    for name in dict.fromkeys([*then, *now]):
+        if then.get(name) != now.get(name) and name != "host":
+            yield Difference(name, _shown(then.get(name)), _shown(now.get(name)))
 
 
 def _short(commit: object) -> str:
@@ -162,11 +165,20 @@ def train(record: Record, observer: Observer | None = None) -> tuple[RunResult, 
 
     settings = record.settings
     data = load(settings.data, settings.seed)
-    outcome = experiment.validate(settings, data, observer)
-    if record.result.refit is not None:
-        outcome = experiment.finish(outcome, observer)
+    outcome = experiment.validate(_computing_alike(record, record.result.folds[0]), data, observer)
+    if (refit := record.result.refit) is not None:
+        outcome = experiment.finish(replace(outcome, settings=_computing_alike(record, refit)), observer)
     then, now = str(record.result.data.get("fingerprint")), data.fingerprint
     return outcome.result, [] if then == now else [Difference("data", f"fingerprint {then[:10]}", now[:10])]
+
+
+def _computing_alike(record: Record, fold: FoldResult) -> Settings:
+    """With the threads and the library that this fold had; on other hardware with what is fastest there."""
+    now = json.loads(provenance.environment()["environment.json"])
+    if not fold.threads or any(_different_in(record.environment.get("hardware", {}), now["hardware"])):
+        return record.settings
+    alike = record.settings.trainer.model_copy(update={"threads": fold.threads, "matmul": fold.matmul})
+    return record.settings.model_copy(update={"trainer": alike})
 
 
 def numbers(then: RunResult, now: RunResult) -> list[Number]:

@@ -84,6 +84,9 @@ class FoldResult:
     scored_rows: int
     threshold: float = 0.5
     """The network's own probability of class 1 that was moved to one half (`pipeline.thresholds`)."""
+    threads: int = 0
+    matmul: str = ""
+    """What the CPU computed by (`engines.Fitted`): chosen by timing, and needed for the same bits again."""
 
 
 @dataclass(frozen=True, slots=True)

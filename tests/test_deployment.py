@@ -246,6 +246,24 @@ def test_a_run_is_reproduced_bit_for_bit_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_is_computed_again_by_the_threads_and_the_library_that_it_had(iris: Recorded) -> None:
+    settings = compose([*(text for text in IRIS if not text.startswith("engine=")), "tracking=none", "export=none"])
+    result = experiment.run(settings).result
+    assert result.refit is not None
+    assert all(fold.threads >= 1 and fold.matmul for fold in (*result.folds, result.refit))
+    by_one = tuple(replace(fold, threads=1, matmul="onednn") for fold in result.folds)
+    other = replace(result, folds=by_one, refit=replace(result.refit, threads=2, matmul="default"))
+    record = replace(repetition.recorded(iris.run_id, iris.uri), settings=settings, result=other)
+    now, _ = repetition.train(record)
+    assert {(fold.threads, fold.matmul) for fold in now.folds} == {(1, "onednn")}
+    assert now.refit is not None
+    assert (now.refit.threads, now.refit.matmul) == (2, "default")
+
+    elsewhere = replace(record, environment={**record.environment, "hardware": {"cpu": "another"}})
+    now, _ = repetition.train(elsewhere)
+    assert {(fold.threads, fold.matmul) for fold in now.folds} != {(1, "onednn")}, "chosen for this machine"
+
+
 def test_what_is_not_as_it_was_is_named_and_other_numbers_are_no_reproduction(iris: Recorded) -> None:
     record = repetition.recorded(iris.run_id, iris.uri)
     then = {**record.environment, "versions": {**record.environment["versions"], "numpy": "1.0"}}

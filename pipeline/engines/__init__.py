@@ -41,6 +41,8 @@ class Fitted:
         (rows, 1) values for regression. Empty when it has no such rows, was pruned, or diverged.
     best_epoch: the epoch the weights come from.
     failure: for a diverged replica, where it first happened, in words; else empty.
+    threads, matmul: what the CPU computed by, as the settings of the trainer name it; 0 and empty where the engine
+        chooses nothing. Another choice rounds otherwise.
     """
 
     key: Key
@@ -50,6 +52,8 @@ class Fitted:
     predictions: np.ndarray
     best_epoch: int
     failure: str = ""
+    threads: int = 0
+    matmul: str = ""
 
     @classmethod
     def ended(

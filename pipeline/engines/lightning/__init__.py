@@ -21,6 +21,7 @@ from pipeline.engines import Fitted, Key, OnEpoch, Turn, fit_in_stacks
 from pipeline.engines.batches import batch_size, steps_per_epoch
 from pipeline.engines.lightning.criterion import Criterion
 from pipeline.engines.lightning.networks import Standardize, bare_network, drops_anywhere, restore_network
+from pipeline.engines.lightning.processor import in_force
 from pipeline.engines.lightning.stacked import acts_on_elements, can_stack
 from pipeline.folds import Replica
 from pipeline.results import Status
@@ -119,7 +120,8 @@ class _Roll:
 
     def __call__(self, ended: Sequence[Fitted], room: int) -> Sequence[Replica]:
         """Pass a turn on, and note who left and who entered."""
-        ended = self._explained(ended)
+        threads, matmul = in_force()
+        ended = [replace(fitted, threads=threads, matmul=matmul) for fitted in self._explained(ended)]
         for fitted in ended:
             self.note(fitted)
         entering = self._turn(ended, room)

@@ -106,6 +106,13 @@ def seconds_of(work: Rehearsal) -> float:
     return min(tries)
 
 
+def in_force() -> Choice:
+    """What this process computes by at the moment."""
+    precision = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined] # made when torch is imported
+    library = next((name for name, value in LIBRARIES.items() if value == precision), "default")
+    return Choice(torch.get_num_threads(), library)
+
+
 @cache
 def error_of(library: str) -> float:
     """Of a float32 product on this processor, against float64: the largest, relative to the largest entry."""
