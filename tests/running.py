@@ -24,6 +24,7 @@ from types import ModuleType
 _HEAVY = [
     "matplotlib.pyplot",
     "mlflow.pyfunc",
+    "mlflow.store.tracking.sqlalchemy_store",
     "onnxruntime",
     "onnxscript",
     "optuna",

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import optuna
@@ -205,6 +205,7 @@ class Tracks:
     """Counts what a tracker is told."""
 
     hint = ""
+    imports: ClassVar[list[str]] = []
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -1244,8 +1245,9 @@ def test_a_best_value_at_the_end_of_its_range_is_told(
 def test_a_worker_that_is_asked_to_end_does_so_in_the_middle_of_an_epoch() -> None:
     code = """
 import os, signal
+from types import SimpleNamespace
 from pipeline.search.crew import _prepare_worker
-_prepare_worker(1, dict(os.environ))
+_prepare_worker(SimpleNamespace(settings=None, track=print), 1, dict(os.environ))
 known = signal.getsignal(signal.SIGTERM)
 # As Lightning does for a fit: it hands the signal on to a handler that it finds, and trains on.
 signal.signal(signal.SIGTERM, lambda *about: callable(known) and known(*about))

@@ -49,7 +49,7 @@ from pipeline.errors import ConfigError, StoreError, interruption
 from pipeline.search import clusters, pages, samplers, warm_start
 from pipeline.search.calls import remember
 from pipeline.search.closing import Deliver, Found, conclude
-from pipeline.search.crew import threads_each
+from pipeline.search.crew import open_nursery, threads_each
 from pipeline.search.flight import Flight
 from pipeline.search.messages import description, farewell, introduction, summary
 from pipeline.search.objectives import objectives_of
@@ -82,7 +82,10 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # what it warns of, `samplers.notes` and the checks tell
     settings, space, given = understand(overrides, config_dir)
     assert settings.search is not None
-    rules, data = settings.search, dataset(settings.data, settings.seed)
+    rules, tracks = settings.search, track(settings)
+    if rules.executor == "local" and rules.workers > 1:
+        open_nursery(settings, tracks.imports)
+    data = dataset(settings.data, settings.seed)
     objectives = objectives_of(settings, data.task)
     identity = Identity.of(settings, space, data.fingerprint)
     storage = connect(rules.storage, rules.heartbeat)
@@ -92,7 +95,6 @@ def search(
         study = open_study(storage, name, identity, space, objectives, plain)
         samplers.equip(study, settings, space)
         session = open_run.enter_context(Session(study, rules.heartbeat, rules.executor != "local"))
-        tracks = track(settings)
         with session.alone():  # two machines would begin two runs for one study, and a file's trials twice
             new = warm_start.enqueue(study, given)
             record = open_run.enter_context(tracks.study(name, description(space)))

@@ -6,10 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.context import BaseContext
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
     from pipeline.search.trial import Job
+    from pipeline.settings import Settings
 
 
 class Shift(Protocol):
@@ -100,13 +101,12 @@ class LocalProcesses:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._context = _context(job)
         self._pools: list[ProcessPoolExecutor] = []
 
     def start(self, name: str, index: int) -> Shift:
         """In a new process."""
-        told = threads_each(self._job.rules.workers), dict(os.environ)
-        pool = ProcessPoolExecutor(1, self._context, _prepare_worker, told)
+        told = self._job, threads_each(self._job.rules.workers), dict(os.environ)
+        pool = ProcessPoolExecutor(1, multiprocessing.get_context(_METHOD), _prepare_worker, told)
         self._pools.append(pool)
         before = set(multiprocessing.active_children())
         future = pool.submit(work, self._job, name, index)
@@ -119,15 +119,18 @@ class LocalProcesses:
             pool.shutdown(cancel_futures=True)
 
 
-def _context(job: Job) -> BaseContext:
-    """Workers are forks of a process that has imported what they need, and nothing else: that takes seconds, which
-    the second worker, and one that replaces a dead one, need not wait for. Forks of this process would inherit locks
-    of threads (torch, MLflow, the journal) that they do not have."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([work.__module__, engines.module_of(job.settings)])
-    return context
+_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"  # Windows
+
+
+def open_nursery(settings: Settings, imports: Sequence[str]) -> None:
+    """Have what workers need imported meanwhile, by a process from which they are forked, and nothing else: the second
+    worker, and one that replaces a dead one, need not wait for it. Forks of this process would inherit locks of
+    threads (torch, MLflow, the journal) that they do not have."""
+    if _METHOD == "forkserver":
+        multiprocessing.get_context(_METHOD).set_forkserver_preload(
+            [work.__module__, engines.module_of(settings), *imports]
+        )
+        forkserver.ensure_running()
 
 
 class _Process:
@@ -168,7 +171,7 @@ def threads_each(workers: int) -> int | None:
     return None if workers == 1 else max(1, cores() // workers)
 
 
-def _prepare_worker(threads: int | None, environment: Mapping[str, str]) -> None:
+def _prepare_worker(job: Job, threads: int | None, environment: Mapping[str, str]) -> None:
     """Ctrl-C is for the parent, which stops its workers in order; a worker whose parent is gone ends by itself.
 
     A worker that is asked to end does so at once, and its trials go to another: Lightning would train on to the end of
@@ -183,6 +186,7 @@ def _prepare_worker(threads: int | None, environment: Mapping[str, str]) -> None
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     threadpool_limits(threads)
+    job.track(job.settings)  # before there is a second thread: then who records can be a fork
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

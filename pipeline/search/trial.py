@@ -95,6 +95,10 @@ class Tracks(Protocol):
     @property
     def hint(self) -> str: ...
 
+    @property
+    def imports(self) -> list[str]:
+        """Modules that recording needs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

@@ -99,6 +99,12 @@ class Tracker:
         self._writer = Writer(Address.of(settings))
 
     @property
+    def imports(self) -> list[str]:
+        """Modules that recording needs; where a process has them and no second thread yet, it begins at once."""
+        through_server = self._writer.uri.startswith(("http:", "https:"))
+        return ["mlflow.tracking", *([] if through_server else ["mlflow.store.tracking.sqlalchemy_store"])]
+
+    @property
     def hint(self) -> str:
         """Where to look: the server's page, or the command that opens it; empty without tracking."""
         uri = self._writer.uri
@@ -176,6 +182,7 @@ class _NoTracker(Tracker):
     """Keeps nothing."""
 
     hint = ""
+    imports: list[str] = []
 
     def __init__(self, settings: Settings) -> None:
         pass

@@ -133,15 +133,7 @@ class _Process:
     """
 
     def __init__(self) -> None:
-        home = str(Path(__file__).parents[2])
-        paths = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from pipeline.tracking.writer import serve; serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": paths},
-            start_new_session=True,
-        )
+        self._process = _Fork() if _may_fork() else _new_program()
         self._outbox: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Future[Any]] = {}
@@ -207,6 +199,67 @@ class _Process:
             thread.join(_LEAVE_AFTER)
 
 
+class _Fork:
+    """A fork of this process that serves; what `subprocess.Popen` has of the same name does the same."""
+
+    def __init__(self) -> None:
+        (requests, to_it), (from_it, answers) = os.pipe(), os.pipe()
+        self._pid = os.fork()
+        if not self._pid:
+            try:
+                _become_server(requests, answers)
+            finally:
+                os._exit(1)
+        os.close(requests)
+        os.close(answers)
+        self.stdin, self.stdout = os.fdopen(to_it, "wb"), os.fdopen(from_it, "rb")
+        self._ended, self._asking = False, threading.Lock()
+
+    def poll(self) -> bool | None:
+        """None while it runs."""
+        return self._has_ended(os.WNOHANG) or None
+
+    def wait(self) -> None:
+        self._has_ended(0)
+
+    def kill(self) -> None:
+        os.kill(self._pid, signal.SIGKILL)
+
+    def _has_ended(self, how: int) -> bool:
+        with self._asking:  # it can be asked for only once
+            self._ended = self._ended or os.waitpid(self._pid, how)[0] == self._pid
+            return self._ended
+
+
+def _become_server(requests: int, answers: int) -> NoReturn:
+    """As a new program would be, that has these files as standard input and output."""
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.dup2(requests, 0)
+    os.dup2(answers, 1)
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # nobody shall wait for this process at the other end of a pipe
+    serve()
+
+
+def _may_fork() -> bool:
+    """Where MLflow is here already, a fork need not import it, which takes seconds and much memory. But a fork lacks
+    the threads of this process, and what they have locked stays locked."""
+    tasks = Path("/proc/self/task")
+    return "mlflow.tracking" in sys.modules and tasks.exists() and len(list(tasks.iterdir())) == 1
+
+
+def _new_program() -> subprocess.Popen[bytes]:
+    home = str(Path(__file__).parents[2])
+    paths = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", "from pipeline.tracking.writer import serve; serve()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": paths},
+        start_new_session=True,
+    )
+
+
 _processes: dict[int, _Process] = {}
 _addresses: dict[tuple[int, Address], Future[Any]] = {}
 
@@ -268,8 +321,9 @@ def serve() -> NoReturn:
 
 def _receive(inbox: queue.SimpleQueue[tuple[int, bytes] | None]) -> None:
     """Empty the pipe at once, however long the work takes: a full one would hold up the training."""
-    for message in _frames(sys.stdin.buffer):
-        inbox.put(message)
+    with open(0, "rb") as requests:
+        for message in _frames(requests):
+            inbox.put(message)
     inbox.put(None)
 
 
