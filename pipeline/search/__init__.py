@@ -83,8 +83,7 @@ def search(
     settings, space, given = understand(overrides, config_dir)
     assert settings.search is not None
     rules, tracks = settings.search, track(settings)
-    if rules.executor == "local" and rules.workers > 1:
-        open_nursery(settings, tracks.imports)
+    open_nursery(settings, tracks.imports)
     data = dataset(settings.data, settings.seed)
     objectives = objectives_of(settings, data.task)
     identity = Identity.of(settings, space, data.fingerprint)

@@ -123,10 +123,11 @@ _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods(
 
 
 def open_nursery(settings: Settings, imports: Sequence[str]) -> None:
-    """Have what workers need imported meanwhile, by a process from which they are forked, and nothing else: the second
-    worker, and one that replaces a dead one, need not wait for it. Forks of this process would inherit locks of
-    threads (torch, MLflow, the journal) that they do not have."""
-    if _METHOD == "forkserver":
+    """Have what workers of this machine need imported meanwhile, by a process from which they are forked, and nothing
+    else: the second worker, and one that replaces a dead one, need not wait for it. Forks of this process would inherit
+    locks of threads (torch, MLflow, the journal) that they do not have."""
+    assert settings.search is not None
+    if settings.search.executor == "local" and settings.search.workers > 1 and _METHOD == "forkserver":
         multiprocessing.get_context(_METHOD).set_forkserver_preload(
             [work.__module__, engines.module_of(settings), *imports]
         )

@@ -19,6 +19,7 @@ from pipeline.engines.lightning.augmenting import Mix
 from pipeline.engines.lightning.criterion import Criterion
 from pipeline.engines.lightning.goals import Goal
 from pipeline.engines.lightning.networks import build_network, restore_network
+from pipeline.engines.lightning.schedules import Rates
 from pipeline.engines.lightning.stacked import Arena, StackedNetwork, can_stack, stack
 from pipeline.folds import plan, refit_replica, replicas
 from pipeline.models.mlp import Residual
@@ -67,6 +68,33 @@ OPTIMIZERS = {
     "nadam": lambda p, s: torch.optim.NAdam(p, lr=s.lr),
     "radam": lambda p, s: torch.optim.RAdam(p, lr=s.lr),
 }
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("scheduler=onecycle",),
+        ("scheduler=onecycle", "scheduler.pct_start=1.0"),
+        ("scheduler=onecycle", "+scheduler.three_phase=true"),  # which the closed form lacks
+        ("scheduler=cosine",),
+        ("scheduler=step", "scheduler.interval=step"),
+        ("scheduler=warmup_cosine",),
+    ],
+    ids=str,
+)
+def test_rates_are_those_that_torch_sets_step_by_step(overrides: tuple[str, ...]) -> None:
+    settings, steps = small(*overrides, "trainer.max_epochs=3"), 7
+    assert settings.scheduler is not None
+    carrier = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=settings.optimizer.lr)
+    more = {} if settings.scheduler.target.endswith(("StepLR", "CosineAnnealingLR")) else {"steps_per_epoch": steps}
+    scheduler, expected = settings.scheduler.build(carrier, **more), []
+    for step in range(1, 3 * steps + 1):
+        expected.append(carrier.param_groups[0]["lr"])
+        carrier.step()
+        if step < 3 * steps and (settings.scheduler.interval == "step" or step % steps == 0):
+            scheduler.step()
+    rates = Rates(settings, steps)
+    np.testing.assert_allclose(np.concatenate([rates.epoch(epoch) for epoch in (1, 2, 3)]), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("batch", [32, 1])  # a few steps in an epoch, and more than one block of them

@@ -2,7 +2,9 @@
 
 A scheduler is run once, ahead of training, on a throwaway optimizer that only carries a rate: what it would set at
 every step becomes a table. Nothing of it has to be saved to resume, replicas with different schedules share a stack,
-and a step only looks up a number. The one kind that needs the loss, ReduceLROnPlateau, is kept and asked each epoch.
+and a step only looks up a number. Those that the NumPy engine has in closed form are tabulated by it: torch takes 4 to
+10 µs for a step, and every trial has a table of its own. The one kind that needs the loss, ReduceLROnPlateau, is kept
+and asked each epoch.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +21,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from pipeline.engines.scratch.schedules import SCHEDULES
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -79,6 +84,9 @@ class Rates:
             return np.full(epochs * self._steps, self._settings.optimizer.lr)
         each_step = self._settings.scheduler is not None and self._settings.scheduler.interval == "step"
         moves = epochs * self._steps if each_step else epochs
+        if (formula := self._closed_form()) is not None:
+            rates = formula(np.arange(moves))
+            return rates if each_step else np.repeat(rates, self._steps)
         rates = np.empty(moves)
         with warnings.catch_warnings():
             # torch warns that no optimizer step came before; the carrier has no gradient to step on.
@@ -88,6 +96,14 @@ class Rates:
                 if move + 1 < moves:  # OneCycleLR refuses a step past its last
                     scheduler.step()
         return rates if each_step else np.repeat(rates, self._steps)
+
+    def _closed_form(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """None where the NumPy engine lacks the schedule, or one of the arguments."""
+        chosen = self._settings.scheduler
+        known = SCHEDULES.get(chosen.target) if chosen else None
+        if chosen is None or known is None or not set(chosen.arguments) <= set(inspect.signature(known).parameters):
+            return None
+        return partial(known, rate=self._settings.optimizer.lr, steps=self._steps, **chosen.arguments)
 
 
 def warmup_cosine(optimizer: Optimizer, epochs: int, steps_per_epoch: int, warmup: float = 0.1) -> LambdaLR:

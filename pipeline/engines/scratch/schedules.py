@@ -64,7 +64,7 @@ def one_cycle(
     last = first / final_div_factor
     peak, end = pct_start * epochs * steps - 1, epochs * steps - 1.0
     up = _half_cosine(first, max_lr, t / (peak or 1))
-    down = _half_cosine(max_lr, last, (t - peak) / (end - peak))
+    down = _half_cosine(max_lr, last, (t - peak) / ((end - peak) or 1))
     return np.where(t <= peak, up, down)
 
 
