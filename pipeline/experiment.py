@@ -220,7 +220,7 @@ def _notes_of_refit(the_plan: Plan, final: Fitted) -> list[str]:
     if final.status is not Status.COMPLETED:
         why = f": {final.failure}" if final.failure else ""
         return [f"The refit ended as {final.status}{why}. So it was not scored on the test rows."]
-    return [f"{len(the_plan.test)} test rows were scored once, by the refit."] if len(the_plan.test) else []
+    return [f"{len(the_plan.test):,} test rows were scored once, by the refit."] if len(the_plan.test) else []
 
 
 def _together(outcome: Outcome, engine: engines.Engine) -> dict[str, float]:

@@ -232,8 +232,8 @@ def _after_the_moment(data: Dataset, rows: np.ndarray, cut: int) -> int:
         cut = int(np.searchsorted(times, times[cut - 1], side="right"))
     if not 0 < cut < len(rows):
         raise DataError(
-            f"validation=time_series finds no later rows to score in {data.name}: too many of its {len(rows)} rows are "
-            "of one moment. Fewer folds, a smaller validation.test, or a finer data.time would do."
+            f"validation=time_series finds no later rows to score in {data.name}: too many of its {len(rows):,} rows "
+            "are of one moment. Fewer folds, a smaller validation.test, or a finer data.time would do."
         )
     return cut
 

@@ -141,7 +141,7 @@ def test_digits_are_recognised() -> None:
     outcome = experiment.run(small("model.hidden=[64]", "trainer.max_epochs=15", "optimizer.lr=0.005"))
     assert outcome.result.cv["accuracy"].mean > 0.96
     assert outcome.result.test["accuracy"] > 0.95
-    assert outcome.result.notes[-2] == f"{len(outcome.plan.test)} test rows were scored once, by the refit."
+    assert outcome.result.notes[-2] == f"{len(outcome.plan.test):,} test rows were scored once, by the refit."
     answers = LiveModel(outcome, folds=True).answers(outcome.data.inputs[outcome.plan.test])
     right = float(np.mean(answers.argmax(axis=1) == outcome.data.targets[outcome.plan.test]))
     assert outcome.result.ensemble["accuracy"] == pytest.approx(right)

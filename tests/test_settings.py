@@ -88,6 +88,15 @@ def test_the_nearest_valid_name_is_offered() -> None:
         assert f"Did you mean {name}?" in lines[override.partition("=")[0].lstrip("+")]
 
 
+def test_where_no_name_is_near_those_of_the_section_are_listed() -> None:
+    lines = lines_of(refusal("data.numeric=age", "validation.k=5", "nothing.at_all=1"))
+    assert ". data has categories, columns, " in lines["data.numeric"]
+    assert lines["validation.k"].endswith(
+        "got 5. validation has folds, fraction, inner, method, repeats, seed, test, threshold."
+    )
+    assert lines["nothing.at_all"].endswith("got 1.")
+
+
 # Overrides with what is told about each; those of one block are given together.
 MISTAKES: list[dict[str, str]] = [
     {  # types and bounds

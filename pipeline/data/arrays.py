@@ -67,7 +67,7 @@ def _dataset(path: Path, parts: list[tuple[np.ndarray, np.ndarray]], settings: D
         raise DataError(f"{path}: training rows have shape {inputs[0].shape[1:]}, test rows {inputs[1].shape[1:]}.")
     for (x, y), _ in zip(parts, inputs, strict=True):
         if len(x) != len(y):
-            raise DataError(f"{path} has {len(x)} rows of inputs and {len(y)} targets; there must be one each.")
+            raise DataError(f"{path} has {len(x):,} rows of inputs and {len(y):,} targets; there must be one each.")
     everything = inputs[0] if len(inputs) == 1 else np.concatenate(inputs)
     target = _target(path, np.concatenate([y for _, y in parts]), settings)
     test = np.arange(len(inputs[0]), len(everything)) if len(inputs) > 1 else None

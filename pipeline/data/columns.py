@@ -82,7 +82,7 @@ def _typed(read: Read, name: str, asked: str | None, settings: DataSettings) -> 
     present = series.dropna()
     if not len(present):
         raise DataError(
-            f"{read.origin}: column {name!r} has no value in any of {len(series)} rows. "
+            f"{read.origin}: column {name!r} has no value in any of {len(series):,} rows. "
             f"Leave it out with 'data.drop=[{name}]', or say with data.missing what is not missing."
         )
     one = _by_request(read, name, asked, settings) if asked else _by_look(read, name, settings)

@@ -44,9 +44,9 @@ def _copies(data: Dataset, rows: np.ndarray) -> tuple[str, ...]:
     if copies < _MANY_COPIES * len(rows):
         return ()
     return (
-        f"Suspicious: {copies} of {len(rows)} rows repeat another one in every column. If they are copies rather than "
-        "observations that happen to agree, remove them from the file: the score of a row whose copy was learnt from "
-        "flatters.",
+        f"Suspicious: {copies:,} of {len(rows):,} rows repeat another one in every column. If they are copies "
+        "rather than observations that happen to agree, remove them from the file: the score of a row whose copy was "
+        "learnt from flatters.",
     )
 
 

@@ -86,7 +86,7 @@ def _suggested(read: Read, name: str) -> tuple[Task, str]:
     if (numbers != np.floor(numbers)).any():
         return "regression", "it has numbers with fractions"
     if count > _MOST_CLASSES or count * _ROWS_A_CLASS > len(numbers):
-        return "regression", f"it has {count} different whole numbers in {len(numbers)} rows"
+        return "regression", f"it has {count} different whole numbers in {len(numbers):,} rows"
     return "multiclass", f"it has only {count} different whole numbers"
 
 
@@ -138,8 +138,8 @@ def _classes(read: Read, name: str, task: Task, why: str) -> Target:
     if len(names) > min(_MOST_NAMES, len(labels) / 2) and _numbers(read.frame[name]) is None:
         _demand_numbers_if_most_are(read, name)
         raise DataError(
-            f"{read.origin}: the target {name!r} has {len(names)} different texts in {len(labels)} rows (the first is "
-            f"{names[0][:40]!r}): those are not classes. Is it the right column, are its numbers written as numbers?"
+            f"{read.origin}: the target {name!r} has {len(names)} different texts in {len(labels):,} rows (the first "
+            f"is {names[0][:40]!r}): those are not classes. Is it the right column, are its numbers written as numbers?"
         )
     place = {label: number for number, label in enumerate(names)}
     return Target(task, labels.map(place).to_numpy(np.int64), names, why)

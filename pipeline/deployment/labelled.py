@@ -39,7 +39,9 @@ def read_labelled(model: FinishedModel, path: Path, target: str | None = None) -
     else:
         inputs, labels = _of_table(model, path, target)
     if len(inputs) != len(labels):
-        raise DataError(f"{path} has {len(inputs)} rows, but there are {len(labels)} targets; there must be one each.")
+        raise DataError(
+            f"{path} has {len(inputs):,} rows, but there are {len(labels):,} targets; there must be one each."
+        )
     targets = _targets(model.card, labels, path)
     columns = [Column(**{**each, "categories": tuple(each["categories"])}) for each in model.card["columns"]]
     return Dataset(

@@ -54,7 +54,9 @@ def how_to_learn_more() -> str:
 
 def unknown(key: str, value: object, choices: Iterable[str]) -> Problem:
     """A key that no section declares; `choices` are names beside the schema's own, such as groups."""
-    return Problem(key, f"there is no such setting; got {show(value)}." + did_you_mean(_nearest_key(key, choices)))
+    names = [*declared(), *choices]
+    hint = did_you_mean(_nearest_key(key, names)) or _what_is_there(key.rpartition(".")[0], names)
+    return Problem(key, f"there is no such setting; got {show(value)}.{hint}")
 
 
 def must_be(key: str, expected: str, value: object, choices: Iterable[str] = ()) -> Problem:
@@ -171,7 +173,7 @@ def _list_phrase(node: Node) -> str:
     return f"a list, each {item}"
 
 
-def _nearest_key(key: str, choices: Iterable[str]) -> str | None:
+def _nearest_key(key: str, names: Iterable[str]) -> str | None:
     """The last name counts as much as the whole: data.batch_size means trainer.batch_size."""
     leaf = key.rpartition(".")[2]
 
@@ -179,8 +181,14 @@ def _nearest_key(key: str, choices: Iterable[str]) -> str | None:
         whole = difflib.SequenceMatcher(None, key, candidate).ratio()
         return whole + difflib.SequenceMatcher(None, leaf, candidate.rpartition(".")[2]).ratio()
 
-    best = max([*declared(), *choices], key=likeness)
-    return best if likeness(best) >= 1.2 else None
+    best = max(names, key=likeness)
+    return best if likeness(best) >= (1.4 if "." in key else 1.2) else None
+
+
+def _what_is_there(section: str, names: Iterable[str]) -> str:
+    """The settings of a section, for want of one that is near; empty where there is no such section."""
+    there = sorted({name.rpartition(".")[2] for name in names if name.rpartition(".")[0] == section} - {"_target_"})
+    return f" {section} has {', '.join(there)}." if section and there else ""
 
 
 def _quoted(expected_words: str, value: object) -> str:
