@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PALE = "#C4C4C4"
+_MOST_LINES = 150  # in colour: of more, none could be followed
 _INK = "#444444"
 _PALEST = 0.25  # of the palette: what is paler cannot be seen on white
 _TEXTS_UP_TO = 150  # cells; beyond, numbers could not be read, and the colours remain
@@ -141,7 +142,8 @@ def _cell(panel: Axes, x: int, y: int, cell: Cell, colours: tuple[Normalize, str
 
 @styled
 def search_parallel(trials: Sequence[SearchTrial], goal: Goal) -> Figure:
-    """One line per trial through all of its settings to its score, which is best on top; pruned ones are grey."""
+    """One line per trial through all of its settings to its score, which is best on top; pruned ones are grey, and of
+    very many those that are not among the best."""
     names = settings_in(trials)
     figure, (panel,) = grid(1, 1, max(PAGE, 1.05 * (len(names) + 1)), 4.2)
     done, pruned = scored(ranked(trials, goal)), scored(trials, "pruned")
@@ -153,8 +155,10 @@ def search_parallel(trials: Sequence[SearchTrial], goal: Goal) -> Figure:
         made = settings_of(trial)
         return [height(made.get(name, ABSENT)) for name, height in zip(names, axes, strict=True)]
 
-    thin, best_last = smaller(len(trials)), [*reversed(ranked(done, goal))]
-    _lines(panel, [heights(trial) for trial in pruned], color=_PALE, linewidths=0.7 * thin, zorder=1)
+    best = ranked(done, goal)[:_MOST_LINES]
+    rest, best_last = [*pruned, *ranked(done, goal)[_MOST_LINES:]], [*reversed(best)]
+    thin = smaller(len(trials))
+    _lines(panel, [heights(trial) for trial in rest], color=_PALE, linewidths=0.7 * thin, zorder=1)
     reached = [_darkness(value, colours) for value in values(best_last)]
     lines = [[*heights(trial), score(value)] for trial, value in zip(best_last, values(best_last), strict=True)]
     _lines(panel, lines, color=_shades(reached), linewidths=1.2 * thin, zorder=2)
@@ -164,7 +168,10 @@ def search_parallel(trials: Sequence[SearchTrial], goal: Goal) -> Figure:
     panel.grid(visible=False)
     panel.spines[["left", "bottom"]].set_visible(False)
     panel.tick_params(length=0)
-    heading(figure, search_title(trials, goal), "The darker the better; grey lines were pruned")
+    told = "The darker the better; grey lines were pruned"
+    if len(best) < len(done):
+        told = f"The best {len(best)} are blue, the darker the better; all others are grey"
+    heading(figure, search_title(trials, goal), told)
     return figure
 
 
