@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -182,12 +183,13 @@ def _prepare_worker(job: Job, threads: int | None, environment: Mapping[str, str
     """
     from threadpoolctl import threadpool_limits
 
+    gc.freeze()  # the memory of what was imported is shared until it is written to, as a search for garbage does
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
+    job.track(job.settings)  # before there is a second thread, one of NumPy's too: then who records can be a fork
     threadpool_limits(threads)
-    job.track(job.settings)  # before there is a second thread: then who records can be a fork
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
