@@ -187,7 +187,7 @@ def memory() -> Iterator[dict[str, Any]]:
 
 
 def peak_memory(arguments: Sequence[str], folder: Path) -> dict[str, float]:
-    """Most MB of resident memory of the command with all its children, and of the command itself."""
+    """Most MB of memory that the command took with all its children, and by itself."""
     import psutil
 
     tree = alone = 0.0
@@ -197,7 +197,7 @@ def peak_memory(arguments: Sequence[str], folder: Path) -> dict[str, float]:
         )
         process = psutil.Process(command.pid)
         while command.poll() is None:
-            each = [_resident(one) for one in (process, *_children(process))]
+            each = [_taken(one) for one in (process, *_children(process))]
             tree, alone = max(tree, sum(each)), max(alone, each[0])
             time.sleep(0.02)
         errors.seek(0)
@@ -216,11 +216,12 @@ def _children(process: Any) -> list[Any]:
     return found
 
 
-def _resident(process: Any) -> float:
-    """Bytes; a page that two processes share counts for both."""
+def _taken(process: Any) -> float:
+    """Bytes in memory. A page that several processes share is charged in parts on Linux, in full to each elsewhere."""
     import psutil
 
     try:
-        return float(process.memory_info().rss)
+        used = process.memory_full_info()
     except psutil.NoSuchProcess:
         return 0.0
+    return float(getattr(used, "pss", used.rss))

@@ -7,8 +7,10 @@ them together; what one computes does not depend on its neighbours. Every engine
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -126,9 +128,25 @@ def create(settings: Settings) -> Engine:
         from pipeline.engines.scratch import ScratchEngine
 
         return ScratchEngine()
-    from pipeline.engines.lightning import LightningEngine
+    with _without_garbage():
+        from pipeline.engines.lightning import LightningEngine
 
-    return LightningEngine(settings)
+        return LightningEngine(settings)
+
+
+@contextmanager
+def _without_garbage() -> Iterator[None]:
+    """For the first import of torch and Lightning. They make a million objects that live as long as the process: to
+    look for garbage among them takes a second meanwhile, and again in every large collection afterwards."""
+    if "pytorch_lightning" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def module_of(settings: Settings) -> str:
