@@ -111,7 +111,7 @@ def until_first_epoch(arguments: Sequence[str]) -> Callable[[Path], float]:
 _TRIAL = """
 import sys, time
 from pipeline import console, engines
-from pipeline.engines.lightning import LightningEngine
+from pipeline.engines.lightning import LightningEngine, module, trainer  # before: imports are no trial's
 from pipeline.search import search, worker
 from pipeline.tracking import Tracker
 
