@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ from pipeline.settings import (
     overrides_for,
     reproduce_command,
     summary,
+    variations,
 )
-from pipeline.settings.composition import CONF
+from pipeline.settings.composition import CONF, Composer
 from pipeline.settings.reproduction import written
 from pipeline.settings.signatures import UnknownTarget, signature_of
 from tests.test_conf import NEEDS
@@ -616,6 +618,38 @@ def test_a_variation_is_what_hydra_composes(overrides: list[str]) -> None:
     for _ in range(2):  # the second time choices are known
         for ours in (compose_variation(overrides, "sweep"), compose(overrides, "sweep")):
             assert ours.model_dump(exclude={"output"}) == expected.model_dump(exclude={"output"})
+
+
+@pytest.mark.parametrize("frame", [(), ("experiment=digits", "scheduler=none"), ("search/sampler=random",)])
+def test_a_combination_of_choices_is_put_together_as_hydra_does_it(
+    frame: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From each choice alone: a space has more combinations than options."""
+    variations._base.cache_clear()
+    variations._composed.cache_clear()
+    calls, ask = [], Composer.compose
+    monkeypatch.setattr(Composer, "compose", lambda self, lines: calls.append(lines) or ask(self, lines))
+    space = product(("relu", "tanh"), ("he", "xavier"), ("adam", "sgd"), ("ema", "none"))
+    combined = {}
+    for activation, initializer, optimizer, averaging in space:
+        group = f"activation={activation}", f"initializer={initializer}", f"optimizer={optimizer}"
+        overrides = [*frame, *group, f"averaging={averaging}", "trainer.max_epochs=3"]
+        combined[tuple(overrides)] = compose_variation(overrides, "sweep").model_dump(exclude={"output"})
+    assert len(calls) < len(combined)
+    for overrides, ours in [*combined.items()][::5]:
+        assert ours == compose(overrides, "sweep").model_dump(exclude={"output"})
+
+
+def test_a_choice_that_changes_another_section_is_put_together_as_well(tmp_path: Path) -> None:
+    conf = Path(shutil.copytree(CONF, tmp_path / "conf"))
+    text = (conf / "trainer" / "auto.yaml").read_text(encoding="utf-8")
+    inside = "".join(f"  {line}\n" for line in text.splitlines())
+    odd = f"# @package _global_\ntrainer:\n{inside}optimizer:\n  amsgrad: true\n"
+    (conf / "trainer" / "odd.yaml").write_text(odd, encoding="utf-8")
+    overrides = ["trainer=odd", "activation=tanh", "initializer=xavier"]
+    ours, theirs = (f(overrides, config_dir=conf) for f in (compose_variation, compose))
+    assert ours.optimizer.arguments["amsgrad"] is True
+    assert ours.model_dump(exclude={"output"}) == theirs.model_dump(exclude={"output"})
 
 
 def test_what_changes_in_the_files_is_seen(tmp_path: Path) -> None:

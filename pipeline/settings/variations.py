@@ -28,6 +28,7 @@ _FROM_HYDRA = "${hydra:"  # a value that only Hydra knows, for one run
 _REFERS, _MISSING = "${", "???"
 _RELATIVE = re.compile(r"\$\{\s*\.")
 _NAME = re.compile(r"[A-Za-z_][\w.]*")  # may be one of a setting, in an interpolation
+_CHOICE = re.compile(r"([a-z_/]+)=[\w.-]+")  # of one file of a group
 _ABSENT = object()
 
 
@@ -84,7 +85,38 @@ def _choices(config_name: str, config_dir: Path | None) -> frozenset[str]:
 
 @functools.lru_cache(maxsize=1024)
 def _base(choices: tuple[str, ...], config_name: str, config_dir: Path | None) -> Any | None:
-    """What the choices alone make, interpolations unresolved; None where values depend on the run as Hydra knows it."""
+    """What the choices make together, as `_composed`, which is asked for each of them alone: a search over three groups
+    has more combinations than options. Where one changes more than its own section, the combination is composed."""
+
+    def composed(some: Sequence[str]) -> Any | None:
+        return _composed(tuple(some), config_name, config_dir)
+
+    plain = composed(())
+    sections = {line: found[1].split("/") for line in choices if (found := _CHOICE.fullmatch(line))}
+    parts = {line: path for line, path in sections.items() if _at(plain, path) is not _ABSENT}
+    nested = any(one != other and one[: len(other)] == other for one in parts.values() for other in parts.values())
+    ground = composed([line for line in choices if line not in parts]) if len(parts) > 1 and not nested else None
+    if ground is None:
+        return composed(choices)
+    together = copy.deepcopy(ground)
+    for part, path in parts.items():
+        alone = composed([line for line in choices if line == part or line not in parts])
+        chosen = _at(alone, path)
+        if chosen is _ABSENT or _with(ground, path, chosen) != alone:
+            return composed(choices)
+        _into(together, path, chosen)
+    return together
+
+
+def _with(tree: Any, path: Sequence[str], value: Any) -> Any:
+    changed = copy.deepcopy(tree)
+    _into(changed, path, value)
+    return changed
+
+
+@functools.lru_cache(maxsize=1024)
+def _composed(choices: tuple[str, ...], config_name: str, config_dir: Path | None) -> Any | None:
+    """What Hydra makes of them, interpolations unresolved; None where values depend on the run as Hydra knows it."""
     search_path = [text for text in choices if text.startswith("hydra.searchpath=")]
     with composer(config_name, config_dir, search_path) as here:
         try:
