@@ -28,7 +28,6 @@ _FROM_HYDRA = "${hydra:"  # a value that only Hydra knows, for one run
 _REFERS, _MISSING = "${", "???"
 _RELATIVE = re.compile(r"\$\{\s*\.")
 _NAME = re.compile(r"[A-Za-z_][\w.]*")  # may be one of a setting, in an interpolation
-_CHOICE = re.compile(r"([a-z_/]+)=[\w.-]+")  # of one file of a group
 _ABSENT = object()
 
 
@@ -83,34 +82,38 @@ def _choices(config_name: str, config_dir: Path | None) -> frozenset[str]:
         return frozenset(here.group_names)
 
 
+_first: dict[tuple[object, ...], tuple[str, ...]] = {}  # names of groups, and whose -> the first choices of them
+
+
 @functools.lru_cache(maxsize=1024)
 def _base(choices: tuple[str, ...], config_name: str, config_dir: Path | None) -> Any | None:
-    """What the choices make together, as `_composed`, which is asked for each of them alone: a search over three groups
-    has more combinations than options. Where one changes more than its own section, the combination is composed."""
+    """What the choices make together, as `_composed`.
 
-    def composed(some: Sequence[str]) -> Any | None:
-        return _composed(tuple(some), config_name, config_dir)
-
-    plain = composed(())
-    sections = {line: found[1].split("/") for line in choices if (found := _CHOICE.fullmatch(line))}
-    parts = {line: path for line, path in sections.items() if _at(plain, path) is not _ABSENT}
-    nested = any(one != other and one[: len(other)] == other for one in parts.values() for other in parts.values())
-    ground = composed([line for line in choices if line not in parts]) if len(parts) > 1 and not nested else None
-    if ground is None:
-        return composed(choices)
-    together = copy.deepcopy(ground)
-    for part, path in parts.items():
-        alone = composed([line for line in choices if line == part or line not in parts])
-        chosen = _at(alone, path)
-        if chosen is _ABSENT or _with(ground, path, chosen) != alone:
-            return composed(choices)
-        _into(together, path, chosen)
+    The first choices of the same groups are composed as they stand, and later each new option once in its place among
+    them: a search over three groups has more combinations than options. Where an option changes more than its own
+    section, the combination is composed.
+    """
+    names = tuple(line.partition("=")[0] for line in choices)
+    first = _first.setdefault((names, config_name, config_dir), choices)
+    ground = together = _composed(first, config_name, config_dir)
+    changed = [place for place, line in enumerate(choices) if line != first[place]]
+    nested = any(names[one].startswith(f"{names[other]}/") for one in changed for other in changed)
+    for place in changed:
+        alone = _composed((*first[:place], choices[place], *first[place + 1 :]), config_name, config_dir)
+        path = names[place].split("/")
+        chosen, fits = _at(alone, path), isinstance(_at(ground, path[:-1]), dict)
+        if nested or not fits or _with(ground, path, chosen) != alone:
+            return _composed(choices, config_name, config_dir)
+        together = _with(together, path, chosen)
     return together
 
 
 def _with(tree: Any, path: Sequence[str], value: Any) -> Any:
+    """A copy with this section, or without it where it is absent."""
     changed = copy.deepcopy(tree)
     _into(changed, path, value)
+    if value is _ABSENT:
+        del _at(changed, path[:-1])[path[-1]]
     return changed
 
 
