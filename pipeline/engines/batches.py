@@ -73,8 +73,7 @@ class Encodings:
 class KeepMasks:
     """Which hidden units are kept, drawn step by step from the stream of (seed, dropout, fold, epoch).
 
-    `draw(steps, batch, units)` continues where the last call ended, so the masks do not depend on how an engine
-    groups its steps. Probabilities are rounded to 1/65536.
+    What is drawn continues where the last call ended, so the masks do not depend on how an engine groups its steps.
     """
 
     def __init__(self, replica: Replica, epoch: int) -> None:
@@ -82,6 +81,15 @@ class KeepMasks:
 
     def draw(self, steps: int, batch: int, units: int, dropout: float) -> np.ndarray:
         """(steps, batch, units) bool, True where the unit is kept; `units` counts all hidden layers, input first."""
+        return self.words(steps, batch, units) >= least_kept(dropout)
+
+    def words(self, steps: int, batch: int, units: int) -> np.ndarray:
+        """(steps, batch, units) uint16; a unit is kept where it is at least `least_kept` of its dropout."""
         words = -(-batch * units // 4)  # one 64-bit word gives four units; a step starts with a fresh word
         raw = self._bits.random_raw(steps * words).view(np.uint16).reshape(steps, words * 4)
-        return (raw[:, : batch * units] >= round(dropout * 65536)).reshape(steps, batch, units)
+        return raw[:, : batch * units].reshape(steps, batch, units)
+
+
+def least_kept(dropout: float) -> int:
+    """Of 16 random bits: probabilities are rounded to 1/65536."""
+    return min(round(dropout * 65536), 65535)

@@ -39,13 +39,14 @@ class Criterion:
         takes_reduction = "reduction" in inspect.signature(target).parameters
         self._loss = settings.build(reduction="none") if takes_reduction else settings.build()
         self._by_row = takes_reduction
+        self.foreign = not target.__module__.startswith(("torch", "pipeline"))  # a user's own: we know nothing of it
         self.smoothing: float = settings.arguments.get("label_smoothing", 0)
         if settings.class_weights is not None and not takes_reduction:
             raise ConfigError(
                 f"loss.class_weights needs one loss per row, but {settings.target} has no argument `reduction`; "
                 'give it one that understands "none", or set loss.class_weights=null.'
             )
-        ours = target.__module__.startswith(("torch", "pipeline"))  # of a user's own loss we know nothing
+        ours = not self.foreign
         if task == "multilabel" and not isinstance(self._loss, nn.BCEWithLogitsLoss):
             raise ConfigError(f"{settings.target} cannot decide labels one by one; use loss=bce.")
         if task == "regression" and ours and not isinstance(self._loss, _ON_VALUES):
@@ -138,10 +139,10 @@ class Criterion:
     ) -> Iterator[Decisions]:
         """q is the one-hot target, or the labels; mixed, λ of it and 1 - λ of another row's; weighted as its row is."""
 
-        def weighted(targets: Tensor) -> tuple[Tensor, Tensor]:
+        def weighted(targets: Tensor) -> tuple[Tensor, Tensor | float]:
             yes = targets if self.task == "multilabel" else self._one_hot(targets, self._outputs, like.dtype)
             if class_weights is None:
-                return yes.to(like.dtype), like.new_ones(())
+                return yes.to(like.dtype), 1.0
             weight = class_weights.expand(len(targets), *class_weights.shape).gather(2, targets)[..., None]
             return yes * weight, weight
 
@@ -149,13 +150,15 @@ class Criterion:
         if mix is not None:
             part = mix.share[..., None].to(like)
             other, its_weight = weighted(mix.targets)
-            yes, weight = torch.lerp(other, yes, part), torch.lerp(its_weight, weight, part)
+            yes = torch.lerp(other, yes, part)
+            if isinstance(weight, Tensor) and isinstance(its_weight, Tensor):
+                weight = torch.lerp(its_weight, weight, part)
         share = (share[..., None] if isinstance(share, Tensor) else share) / yes.shape[-1]
         less, weight = yes * -share, weight * share
         rest = less + weight
-        if weight.ndim == 0:
-            return (Decisions(*one, float(weight)) for one in zip(less, rest, strict=True))
-        return map(Decisions, less, rest, weight)
+        if isinstance(weight, Tensor):
+            return map(Decisions, less, rest, weight)
+        return (Decisions(*one, weight) for one in zip(less, rest, strict=True))
 
     @property
     def _outputs(self) -> int:

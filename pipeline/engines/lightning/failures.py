@@ -41,6 +41,8 @@ class _Found(BaseException):
 class _Watched(ReplicaModule):
     """Trains one replica, and raises _Found where something in it is no longer finite."""
 
+    records = False
+
     def __init__(self, replica: Replica, data: Dataset) -> None:
         super().__init__([replica], data, lambda _: None, lambda _, __: (), 1)
         self._outputs: dict[str, Tensor] = {}

@@ -61,6 +61,11 @@ class Inputs:
             return _pick(self._copies, rows + self._starts)
         return self.normalized(self.raw(rows))
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether the rows lie on the device of the networks."""
+        return self._rows.device == self._like.device
+
     def raw(self, rows: Tensor) -> Tensor:
         """Before they are normalised: as the data set holds them, columns of a table encoded."""
         return _pick(self._rows, (rows + self._begin).to(self._rows.device)).to(self._like.device)

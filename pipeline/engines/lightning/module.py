@@ -17,22 +17,25 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 from torch.optim import Optimizer
 
 from pipeline.data import Dataset
 from pipeline.engines import Fitted, OnEpoch, Turn
-from pipeline.engines.batches import KeepMasks, batch_size, epoch_rows, steps_per_epoch
+from pipeline.engines.batches import batch_size, epoch_rows, steps_per_epoch
 from pipeline.engines.inside import probe_rows, states
 from pipeline.engines.lightning.augmenting import Augmenter, Mix, augmenter
 from pipeline.engines.lightning.averaging import averages, relearn_statistics
 from pipeline.engines.lightning.criterion import Criterion
+from pipeline.engines.lightning.dropout import DropoutMasks
 from pipeline.engines.lightning.feed import Batch, Batches, Inputs
 from pipeline.engines.lightning.inside import looks
 from pipeline.engines.lightning.networks import names_in_a_row, network_for_a_stack
 from pipeline.engines.lightning.optimizer import advance, begin_epoch, begin_step, build_optimizer, regroup
 from pipeline.engines.lightning.peers import lost
+from pipeline.engines.lightning.recording import WORTH_IT, Recording, refilled, sent
 from pipeline.engines.lightning.recurrent import StackedRecurrent
+from pipeline.engines.lightning.rows import RowOptimizer
 from pipeline.engines.lightning.schedules import Rates
 from pipeline.engines.lightning.stacked import (
     Arena,
@@ -49,8 +52,8 @@ from pipeline.streams import stream_seed
 
 _ROWS_AT_ONCE = 16384  # rows of all replicas together in one pass of the evaluation of an MLP
 _IMAGES_AT_ONCE = 1024  # and of what keeps a number for every place of an image and channel, or step of a sequence
+_ON_A_GPU = 16  # times as many, to keep it busy
 _STEPS_PER_BLOCK = 50
-_MASK_BYTES = 64 * 2**20  # of dropout masks held at once
 
 
 @dataclass(eq=False)
@@ -88,6 +91,9 @@ class ReplicaModule(LightningModule):
     turn: hears who ended at an epoch's end, and lets others in; the stack holds at most `limit` replicas.
     """
 
+    records = True
+    """Whether a GPU may repeat a step that it recorded; nothing of ours is called then."""
+
     def __init__(self, replicas: Sequence[Replica], data: Dataset, on_epoch: OnEpoch, turn: Turn, limit: int) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -97,6 +103,7 @@ class ReplicaModule(LightningModule):
         self.network = stack([network_for_a_stack(replica, replica.shape(data)) for replica in replicas])
         self.criterion = Criterion(replicas[0].settings.loss, data.task, data.classes)
         self._metrics = [metric for metric in metrics_of(data.task) if metric.each_epoch]
+        self._rows = self._losses = torch.empty(0)
 
     # ---- set-up, once Lightning has moved the module to its device
 
@@ -112,6 +119,7 @@ class ReplicaModule(LightningModule):
         replicas = [member.replica for member in self.active]
         self._optimizer = build_optimizer(replicas, [member.rates for member in self.active], self.arena)
         self._averages = averages(self.arena, replicas)
+        self._recording = self._to_record()
         return self._optimizer
 
     def train_dataloader(self) -> Blocks:
@@ -136,32 +144,58 @@ class ReplicaModule(LightningModule):
         """A block of optimizer steps, from the first one up to the second."""
         start, stop = block
         for step in range(start, stop - 1):
-            self.update(step, partial(advance, self._optimizer))
+            if not self._repeated(step):
+                self.update(step, partial(advance, self._optimizer))
         # The last step of a block goes through Lightning, which counts it and tells its callbacks.
         self.update(stop - 1, self.optimizers().step)  # type: ignore[union-attr]
 
     def update(self, step: int, optimize: Callable[[], Any]) -> None:
         """One optimizer step of all replicas."""
-        self._backward(step)
+        self._masks.reach(step)
+        self._losses[step] = self._backward(self._batches.of(step), self._masks.of(step))
+        if step + 1 == self.steps:
+            self._gradient_norm = self.arena.grads.norm(dim=1)
+        self._clip()
         begin_step(self._optimizer, step)
         optimize()
-        if self._largest_weights is not None:
-            self.arena.limit_weights(self._largest_weights)
+        self._limit_weights()
         if self._averages is not None:
             self._averages.after_step(step)
+
+    def _repeated(self, step: int) -> bool:
+        """Whether a recorded step could be taken for this one."""
+        if self._recording is None:
+            return False
+        assert isinstance(self._optimizer, RowOptimizer)  # else nothing is recorded
+        self._masks.reach(step)
+        if not self._recording.take(step, self._optimizer.layout):
+            return False
+        if self._averages is not None:
+            self._averages.after_step(step)
+        return True
+
+    def _update_at(self, step: Tensor) -> None:
+        """`update` to be recorded: the number of the step (1,) lies on the device."""
+        (batch,) = self._prepare(self._rows.index_select(0, step), 0)
+        self._losses.index_copy_(0, step, self._backward(batch, self._masks.at(step))[None])
+        self._clip()
+        assert isinstance(self._optimizer, RowOptimizer)
+        self._optimizer.advance_at(step)
+        self._limit_weights()
 
     def on_train_epoch_start(self) -> None:
         self.network.train()
         self._processes = self.trainer.world_size
         self._started = time.perf_counter()
-        self._losses = torch.zeros(self.steps, len(self.active), device=self.device, dtype=self.arena.values.dtype)
-        self._rows = torch.from_numpy(self._order()).to(self.device)
+        losses = torch.zeros(self.steps, len(self.active), device=self.device, dtype=self.arena.values.dtype)
+        self._losses = refilled(self._losses, losses)
+        self._rows = refilled(self._rows, self._order())
         row = self.active[0].replica.shape(self.data)
         numbers = self._rows[0].numel() * (int(np.prod(row)) + self.criterion.classes)
         self._batches = Batches(self._rows, numbers, self._prepare)
-        self._masks = DropoutMasks(self.active, self.steps, self.network)
         replicas, epochs = [member.replica for member in self.active], [member.epoch for member in self.active]
         self._augmenter = augmenter(replicas, epochs, row, self.arena.values)
+        self._masks.begin_epoch(epochs)
         begin_epoch(self._optimizer, epochs)
         if self._averages is not None:
             self._averages.begin_epoch(epochs, self.steps)
@@ -171,14 +205,16 @@ class ReplicaModule(LightningModule):
             seed = member.replica.settings.seed
             torch.manual_seed(stream_seed(seed, "dropout", member.replica.split.fold, member.epoch))
 
-    def _order(self) -> np.ndarray:
+    def _order(self) -> Tensor:
         """(steps, R, B) row numbers of the epoch; trials with the same seed and folds see the same, drawn once."""
         drawn: dict[tuple[int, int, int, int, str], np.ndarray] = {}
         for member in self.active:
             key = _source(member)
             if key not in drawn:
                 drawn[key] = epoch_rows(member.replica, member.epoch)
-        return np.stack([drawn[_source(member)] for member in self.active], axis=1)
+        orders, sources = sent(torch.from_numpy(np.stack(list(drawn.values()), axis=1)), self.device), list(drawn)
+        places = [sources.index(_source(member)) for member in self.active]
+        return orders.index_select(1, sent(torch.tensor(places), self.device))
 
     def on_train_epoch_end(self) -> None:
         self._find_diverged()
@@ -201,19 +237,18 @@ class ReplicaModule(LightningModule):
                     relearn_statistics(self.network, (self._inputs(self._own_part(rows, 1)) for rows in self._rows))
             yield
 
-    def _backward(self, step: int) -> None:
-        """Gradients of every replica's mean loss over its batch, clipped, into the arena."""
-        batch, keep = self._batches.of(step), self._masks.of(step)
-        mask = None if keep is None else self._own_part(keep.to(self.device), 1) * self._keep_scale
+    def _backward(self, batch: Batch, keep: Tensor | None) -> Tensor:
+        """Losses (R,) of the batch, with gradients of every replica's mean loss over it in the arena.
+
+        keep: the units that dropout keeps, (R, B, units).
+        """
+        mask = None if keep is None else self._own_part(keep, 1) * self._keep_scale
         loss = self._gradients(batch, mask) if self._parts == 1 else self._gradients_in_parts(batch, mask)
         if self._processes > 1:
             self._add_up(self.arena.grads, loss)
         if self._l1 is not None:
             self.arena.grads.addcmul_(self.arena.values.sign(), self._l1)
-        self._losses[step] = loss
-        if step + 1 == self.steps:
-            self._gradient_norm = self.arena.grads.norm(dim=1)
-        self._clip()
+        return loss
 
     def _add_up(self, *parts: Tensor) -> None:
         """Sum over the processes, in place. Lightning's own `reduce` would wait at a barrier before each."""
@@ -316,6 +351,10 @@ class ReplicaModule(LightningModule):
             self.arena.grads.mul_((self._largest_norm / (norms + 1e-6)).clamp_(max=1))
         if self._largest_value is not None:
             torch.clamp(self.arena.grads, -self._largest_value, self._largest_value, out=self.arena.grads)
+
+    def _limit_weights(self) -> None:
+        if self._largest_weights is not None:
+            self.arena.limit_weights(self._largest_weights)
 
     # ---- the end of an epoch
 
@@ -428,7 +467,8 @@ class ReplicaModule(LightningModule):
         flat = isinstance(self.network, StackedNetwork) and not any(
             isinstance(layer, StackedConv2d | StackedRecurrent) for layer in self.network.children()
         )
-        at_once = max(1, (_ROWS_AT_ONCE if flat else _IMAGES_AT_ONCE) // len(rows))
+        at_once = (_ROWS_AT_ONCE if flat else _IMAGES_AT_ONCE) * (_ON_A_GPU if self.device.type == "cuda" else 1)
+        at_once = max(1, at_once // len(rows))
         for chunk, use in zip(torch.split(index, at_once, 1), torch.split(valid, at_once, 1), strict=True):
             with self.trainer.precision_plugin.forward_context():
                 logits = self.network(self._inputs(chunk))
@@ -472,6 +512,17 @@ class ReplicaModule(LightningModule):
             self._averages.regroup(staying, [member.replica for member in self.active])
         self._inputs.follow([member.replica for member in self.active])
         self._per_replica()
+        self._recording = self._to_record()
+
+    def _to_record(self) -> Recording | None:
+        """None where a step must be taken call by call: on a CPU, and where the host has a part in it."""
+        by_kernels = self.records and self.device.type == "cuda" and isinstance(self.network, StackedNetwork)
+        if not by_kernels or not isinstance(self._optimizer, RowOptimizer) or not self._inputs.at_hand:
+            return None
+        augmented = self.active[0].replica.settings.augmentation is not None
+        if augmented or self.criterion.foreign or self.trainer.world_size > 1 or self.steps < WORTH_IT:
+            return None
+        return Recording(self._update_at, self.device)
 
     def _per_replica(self) -> None:
         """What differs between replicas, stacked in the order of the rows."""
@@ -486,6 +537,7 @@ class ReplicaModule(LightningModule):
         self._class_weights = stacked(weights) if weights else None
         dropped = [replica.settings.model.dropout for replica in replicas]
         self._keep_scale = stacked([np.array([[1 / (1 - p)]]) for p in dropped])
+        self._masks = DropoutMasks(replicas, [member.epoch for member in self.active], self.network, self.steps)
         smoothings = [replica.settings.loss.arguments.get("label_smoothing", 0) for replica in replicas]
         as_built = set(smoothings) == {self.criterion.smoothing}
         self._smoothing = None if as_built else stacked([np.array([each]) for each in smoothings])
@@ -522,37 +574,6 @@ class Blocks:
     def __iter__(self) -> Iterator[tuple[int, int]]:
         for start in range(0, self._steps, _STEPS_PER_BLOCK):
             yield start, min(start + _STEPS_PER_BLOCK, self._steps)
-
-
-class DropoutMasks:
-    """Which hidden units are kept in each step of an epoch, drawn a block of steps at a time: all would take memory."""
-
-    def __init__(self, members: Sequence[Member], steps: int, network: nn.Module) -> None:
-        self._members, self._steps = members, steps
-        self._dropped = [member.replica.settings.model.dropout for member in members]
-        self._units = network.droppable if any(self._dropped) and isinstance(network, StackedNetwork) else 0
-        self._streams = [KeepMasks(member.replica, member.epoch) for member in members]
-        self._block = torch.empty(0)
-        self._start = self._stop = 0
-
-    def of(self, step: int) -> Tensor | None:
-        """(R, B, units) bool; None where nothing is dropped. Steps must be asked for in their order."""
-        if not self._units:
-            return None
-        if step == self._stop:
-            self._draw()
-        return self._block[step - self._start]
-
-    def _draw(self) -> None:
-        size = batch_size(self._members[0].replica)
-        at_once = max(1, _MASK_BYTES // (len(self._members) * size * self._units))
-        steps = min(at_once, _STEPS_PER_BLOCK, self._steps - self._stop)
-        drawn = [
-            stream.draw(steps, size, self._units, p) if p > 0 else np.ones((steps, size, self._units), bool)
-            for stream, p in zip(self._streams, self._dropped, strict=True)
-        ]
-        self._block = torch.from_numpy(np.stack(drawn, axis=1))
-        self._start, self._stop = self._stop, self._stop + steps
 
 
 def _array(tensor: Tensor) -> np.ndarray:

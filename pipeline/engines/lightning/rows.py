@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pipeline.engines.lightning.recording import refilled, sent
 from pipeline.engines.lightning.schedules import Rates
 from pipeline.engines.lightning.stacked import Arena
 from pipeline.folds import Replica
@@ -27,16 +28,17 @@ _HAVE_KERNELS = ("cpu", "cuda", "mps")
 class Run(NamedTuple):
     """Neighbouring rows with the same numbers in every step of an epoch.
 
-    values, grads, memory: lists of one array each, as the kernels want them. rates, and counts of the steps taken: of
-    every step of the epoch. arguments: what else the kernel wants.
+    values, grads, memory: lists of one array each, as the kernels want them. arguments: what else the kernel wants.
     """
 
     values: list[Tensor]
     grads: list[Tensor]
     memory: list[list[Tensor]]
-    rates: list[float]
-    counts: Sequence[Tensor]
     arguments: dict[str, Any]
+
+
+Rate = float | Tensor
+"""On a GPU a number that lies there, so that a recorded step can find another one in its place."""
 
 
 class RowOptimizer(Optimizer):
@@ -51,12 +53,17 @@ class RowOptimizer(Optimizer):
     def __init__(self, arena: Arena, replicas: Sequence[Replica], rates: Sequence[Rates]) -> None:
         super().__init__([nn.Parameter(arena.values)], {"lr": replicas[0].settings.optimizer.lr})
         self._arena, self._step = arena, 0
-        self._replicas, self._rates = list(replicas), list(rates)
+        self._replicas, self._schedules = list(replicas), list(rates)
         self._memory = [torch.zeros_like(arena.values) for _ in range(self.memories)]
+        self._table = torch.empty(0)
+        self._rates: Sequence[Sequence[Rate] | Tensor] = ()
+        self._counts: Sequence[Sequence[Tensor] | Tensor] = ()
+        self._runs: list[Run] = []
+        self._layout: list[tuple[int, int, dict[str, Any]]] = []
 
     def begin_epoch(self, epochs: Sequence[int]) -> None:
         """epochs: the one that each replica is about to train."""
-        rates = [one.epoch(epoch) for one, epoch in zip(self._rates, epochs, strict=True)]
+        rates = [one.epoch(epoch) for one, epoch in zip(self._schedules, epochs, strict=True)]
         arguments = [self.arguments(replica) for replica in self._replicas]
         same = [
             epochs[row] == epochs[row - 1]
@@ -65,10 +72,24 @@ class RowOptimizer(Optimizer):
             for row in range(1, len(rates))
         ]
         starts = [0, *(row for row, as_before in enumerate(same, 1) if not as_before)]
-        self._runs = [
-            self._run(slice(start, stop), rates[start], epochs[start], arguments[start])
-            for start, stop in pairwise([*starts, len(rates)])
-        ]
+        layout = [(start, stop, arguments[start]) for start, stop in pairwise([*starts, len(rates)])]
+        if layout != self._layout:
+            self._layout, self._runs = layout, [self._run(slice(start, stop), more) for start, stop, more in layout]
+        self._schedule([rates[start] for start in starts], [epochs[start] for start in starts])
+
+    @property
+    def layout(self) -> object:
+        """What a recorded step has taken for granted; another object when it is so no more."""
+        return self._runs
+
+    def _schedule(self, rates: Sequence[np.ndarray], epochs: Sequence[int]) -> None:
+        """Rate and count of the steps taken, this one included, of every step of the epoch and each run."""
+        device, steps = self._arena.values.device, len(rates[0])
+        counts = (np.array(epochs)[:, None] - 1) * steps + np.arange(1, steps + 1)
+        self._table = refilled(self._table, sent(torch.from_numpy(np.stack([rates, counts])).float(), device))
+        self._rates, self._counts = list(self._table[0]), list(self._table[1])
+        if device.type != "cuda":
+            self._rates, self._counts = [own.tolist() for own in rates], [own.unbind() for own in self._table[1]]
 
     def begin_step(self, step: int) -> None:
         """step: of the epoch, from 0."""
@@ -82,8 +103,14 @@ class RowOptimizer(Optimizer):
     @torch.no_grad()
     def advance(self) -> None:
         """Update all rows by the gradients in the arena."""
-        for run in self._runs:
-            self.update(run, run.counts[self._step], run.rates[self._step])
+        for run, rates, counts in zip(self._runs, self._rates, self._counts, strict=True):
+            self.update(run, counts[self._step], rates[self._step])
+
+    @torch.no_grad()
+    def advance_at(self, step: Tensor) -> None:
+        """The same for the step (1,) that the device counts."""
+        for run, rate, count in zip(self._runs, *self._table.index_select(2, step), strict=True):
+            self.update(run, count, rate)
 
     def regroup(self, staying: Sequence[int], replicas: Sequence[Replica], rates: Sequence[Rates]) -> None:
         """Follow `arena.select`: these rows stay, and others without a past stand behind them."""
@@ -92,7 +119,8 @@ class RowOptimizer(Optimizer):
         fresh = values.new_zeros(len(replicas), values.shape[1])
         self._memory = [torch.cat([memory.index_select(0, index), fresh]) for memory in self._memory]
         self._replicas = [self._replicas[row] for row in staying] + list(replicas)
-        self._rates = [self._rates[row] for row in staying] + list(rates)
+        self._schedules = [self._schedules[row] for row in staying] + list(rates)
+        self._layout = []
         self.param_groups[0]["params"] = [nn.Parameter(values)]
 
     def arguments(self, replica: Replica) -> dict[str, Any]:
@@ -106,16 +134,13 @@ class RowOptimizer(Optimizer):
         """The arguments besides the numbers. given: the optimizer's own, with its defaults."""
         raise NotImplementedError
 
-    def update(self, run: Run, count: Tensor, rate: float) -> None:
+    def update(self, run: Run, count: Tensor, rate: Rate) -> None:
         """One step, in place."""
         raise NotImplementedError
 
-    def _run(self, rows: slice, rates: np.ndarray, epoch: int, arguments: dict[str, Any]) -> Run:
-        values, steps = self._arena.values, len(rates)
-        first = (epoch - 1) * steps + 1
-        counts = torch.arange(first, first + steps, dtype=torch.float32, device=values.device)
-        arrays = [[array[rows]] for array in (values, self._arena.grads, *self._memory)]
-        return Run(arrays[0], arrays[1], arrays[2:], rates.tolist(), counts.unbind(), arguments)
+    def _run(self, rows: slice, arguments: dict[str, Any]) -> Run:
+        arrays = [[array[rows]] for array in (self._arena.values, self._arena.grads, *self._memory)]
+        return Run(arrays[0], arrays[1], arrays[2:], arguments)
 
 
 class RowAdam(RowOptimizer):
@@ -130,7 +155,7 @@ class RowAdam(RowOptimizer):
         beta1, beta2 = given["betas"]
         return {"beta1": float(beta1), "beta2": float(beta2), "amsgrad": False, "maximize": False}
 
-    def update(self, run: Run, count: Tensor, rate: float) -> None:
+    def update(self, run: Run, count: Tensor, rate: Rate) -> None:
         """One step, in place."""
         self._kernel(run.values, run.grads, *run.memory, [], [count], lr=rate, **run.arguments)
 
@@ -154,7 +179,7 @@ class RowSGD(RowOptimizer):
         """Whether Nesterov's, and what is never asked for here."""
         return {"nesterov": given["nesterov"], "dampening": 0.0, "maximize": False, "is_first_step": False}
 
-    def update(self, run: Run, count: Tensor, rate: float) -> None:  # noqa: ARG002
+    def update(self, run: Run, count: Tensor, rate: Rate) -> None:  # noqa: ARG002
         """One step, in place."""
         buffers = run.memory[0] if run.arguments["momentum"] else []
         torch._fused_sgd_(run.values, run.grads, buffers, lr=rate, **run.arguments)

@@ -50,7 +50,7 @@ class StackedLinear(Learning):
     def backward(self, dy: Tensor, x: Tensor, _: Tensor, first: bool) -> Tensor:
         """dW = dyᵀ·x, db = Σ dy over the batch, dx = dy·W; of the first layer nobody needs dx."""
         x, weight = x.to(dy.dtype), self.grads["weight"]
-        if weight.dtype == dy.dtype and weight[0].numel() >= _IN_PLACE:
+        if weight.dtype == dy.dtype and (weight.is_cuda or weight[0].numel() >= _IN_PLACE):
             torch.bmm(dy.mT, x, out=weight)
         else:
             weight.copy_(torch.bmm(dy.mT, x))
@@ -611,11 +611,11 @@ class Arena:
 
     def state(self, row: int) -> list[Tensor]:
         """Copies of one replica's parameters and statistics, in the shapes of the plain network, on the CPU."""
-        parts = [
-            *_cut(self.values[row], [self._shapes[name] for name in self._names]),
-            *_cut(self.statistics[row], [self._shapes[name] for name in self._statistic_names]),
+        values, statistics = (each[row].detach().to("cpu", copy=True) for each in (self.values, self.statistics))
+        return [
+            *_cut(values, [self._shapes[name] for name in self._names]),
+            *_cut(statistics, [self._shapes[name] for name in self._statistic_names]),
         ]
-        return [part.detach().to("cpu", copy=True) for part in parts]
 
     def gradients(self, row: int) -> list[Tensor]:
         """One replica's gradients, in the shapes of the plain network."""

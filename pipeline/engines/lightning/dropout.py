@@ -1,0 +1,78 @@
+"""Which hidden units of a stack are kept: the streams of `KeepMasks`, drawn a block of steps at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.engines.batches import KeepMasks, batch_size, least_kept
+from pipeline.engines.lightning.recording import refilled, sent
+from pipeline.engines.lightning.stacked import StackedNetwork
+from pipeline.folds import Replica
+
+_BYTES = 64 * 2**20  # of random bits held at once: all of an epoch would take memory
+_STEPS = 50
+
+
+class DropoutMasks:
+    """Of these replicas, in the order of the stack's rows.
+
+    Trials with the same seed share the bits of a fold: they are drawn once, and each replica keeps the units whose bits
+    are at least as large as its own dropout demands.
+    """
+
+    def __init__(self, replicas: Sequence[Replica], epochs: Sequence[int], network: nn.Module, steps: int) -> None:
+        dropped = [replica.settings.model.dropout for replica in replicas]
+        self._units = network.droppable if any(dropped) and isinstance(network, StackedNetwork) else 0
+        self._size, self._steps = batch_size(replicas[0]), steps
+        self._device = next(network.parameters()).device
+        # Who drops nothing keeps all units, whatever the bits.
+        drawing = [
+            (one.settings.seed, one.split.fold, epoch) if rate else None
+            for one, epoch, rate in zip(replicas, epochs, dropped, strict=True)
+        ]
+        sources = [source for source in dict.fromkeys(drawing) if source]
+        self._first = [drawing.index(source) for source in sources]
+        self._replicas = replicas
+        places = [sources.index(source) if source else 0 for source in drawing]
+        alone = places == list(range(len(sources)))
+        self._places = None if alone else torch.tensor(places, device=self._device)
+        least = [least_kept(rate) - 2**15 for rate in dropped]  # of bits read as a signed number
+        self._least = torch.tensor(least, dtype=torch.int16, device=self._device)[:, None, None]
+        self._bits = torch.empty(0)
+        self._from = torch.zeros(1, dtype=torch.int64, device=self._device)
+
+    def begin_epoch(self, epochs: Sequence[int]) -> None:
+        """epochs: the one that each replica is about to train."""
+        self._start = self._stop = 0
+        self._streams = [KeepMasks(self._replicas[row], epochs[row]) for row in self._first]
+
+    def reach(self, step: int) -> None:
+        """Have the bits of this step ready. Steps must be asked for in their order."""
+        if self._units and step == self._stop:
+            self._draw()
+
+    def of(self, step: int) -> Tensor | None:
+        """(R, B, units) bool of a step that was reached; None where nothing is dropped."""
+        return self._kept(self._bits[step - self._start]) if self._units else None
+
+    def at(self, step: Tensor) -> Tensor | None:
+        """The same of the step (1,) that a GPU counts."""
+        return self._kept(self._bits.index_select(0, step - self._from)[0]) if self._units else None
+
+    def _kept(self, bits: Tensor) -> Tensor:
+        return (bits if self._places is None else bits.index_select(0, self._places)) >= self._least
+
+    def _draw(self) -> None:
+        at_once = max(1, min(_STEPS, _BYTES // (2 * len(self._streams) * self._size * self._units)))
+        steps = min(at_once, self._steps - self._stop)
+        drawn = [stream.words(steps, self._size, self._units).view(np.int16) for stream in self._streams]
+        bits = sent(torch.from_numpy(np.stack(drawn, axis=1)), self._device)
+        bits ^= -(2**15)  # the order of signed numbers
+        if refilled(block := self._bits[:steps], bits) is not block:
+            self._bits = bits
+        self._start, self._stop = self._stop, self._stop + steps
+        self._from.fill_(self._start)
