@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from bench.competitors import COMPETITORS, FLOOR, OURS
+from bench.competitors import COMPETITORS, FLOOR, OURS, PRECISIONS
 from bench.rounds import QUIET
 
 Section = Mapping[str, Any]
@@ -97,12 +97,29 @@ def spread(values: Sequence[float], digits: int) -> str:
 def remarks(section: Section) -> Iterator[str]:
     """How calm the machine was, what multiplies, who is absent."""
     yield calm(section["foreign_cores"], section["retries"])
-    if any(entry["competitor"] == FLOOR for entry in section["entries"]):
+    if "products" in section and any(entry["competitor"] == FLOOR for entry in section["entries"]):
         yield f"The floor's products: {section['products']}."
+    if "large_products" in section:
+        yield rates(section)
     if section.get("note"):  # written into the JSON by hand, where a run needs a word
         yield section["note"]
     for name, packages in section["absent"].items():
         yield f"Absent: {name}, since {' and '.join(packages)} is not installed ({_INSTALL})."
+
+
+def rates(section: Section) -> str:
+    """How much of what the device can multiply the largest stack of ours makes use of, in each precision."""
+    largest = max((entry for entry in section["entries"]), key=lambda one: math.prod(crowd_of(one)))
+    parts = []
+    for name, precision in PRECISIONS.items():
+        best = section["large_products"][precision]
+        told = f"{precision} {best / 1e12:,.0f} TFLOP/s"
+        for entry in section["entries"]:
+            if entry["competitor"] == name and crowd_of(entry) == crowd_of(largest):
+                reached = section["flop"] / median(costs(entry))
+                told += f" (ours, {called(*crowd_of(entry))}, all it does: {reached / 1e12:,.1f}, {reached / best:.0%})"
+        parts.append(told)
+    return f"A large product reaches {', '.join(parts)}."
 
 
 def calm(foreign: Sequence[float | None], retries: int) -> str:

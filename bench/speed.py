@@ -29,10 +29,11 @@ def measure(work: Work, threads: int, rounds: int, retries: int, wanted: str = "
         for entry in entries(work, wanted):
             print(f"preparing {entry} …", file=sys.__stderr__)
             runners[entry] = _prepared(entry, work)
+        facts = _facts(work, threads)
         taken: list[Round] = []
         for one in take(runners, rounds, retries):
             taken.append(one)
-            yield {**_facts(work, threads), "retries": retries, **timings(work, taken)}
+            yield {**facts, "retries": retries, **timings(work, taken)}
 
 
 def entries(work: Work, wanted: str = "") -> list[Entry]:
@@ -80,11 +81,14 @@ def _awaited(train: Callable[[], object]) -> Train:
 
 
 def _facts(work: Work, threads: int) -> dict[str, Any]:
-    from bench.competitors.floor import fastest
+    from bench.competitors.floor import fastest, large_products
 
     facts = {"network": str(work), "data": work.data, "rows": work.rows, "epochs": work.epochs, "batch": work.batch}
-    products = f"trainer.matmul={fastest(work.of(1, 1))}" if work.accelerator == "cpu" else "the GPU's"
-    where = {"threads": threads, "accelerator": work.accelerator, "products": products}
+    where: dict[str, Any] = {"threads": threads, "accelerator": work.accelerator}
+    if work.accelerator == "cpu":
+        where["products"] = f"trainer.matmul={fastest(work.of(1, 1))}"
+    else:
+        where |= {"flop": 2 * work.multiplications, "large_products": large_products()}
     return {**facts, **where, "absent": {name: list(packages) for name, packages in absent().items()}}
 
 

@@ -44,6 +44,13 @@ class Work:
         return (int(np.prod(self.shape)), *self.hidden, self.outputs)
 
     @property
+    def multiplications(self) -> int:
+        """Of a step of one network: each weight takes part in forward pass and gradient, and passes it on but in the
+        first layer."""
+        each = [ins * outs for ins, outs in zip(self.sizes, self.sizes[1:], strict=False)]
+        return self.batch * (3 * sum(each) - each[0])
+
+    @property
     def device(self) -> str:
         """As torch names it."""
         return "cuda" if self.accelerator == "gpu" else "cpu"

@@ -110,6 +110,18 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert lines[OURS, "5 folds"][2:] == ["1.60 (1.60–1.60)", "", "1.00 (1.00–1.00)"]
 
 
+def test_on_a_gpu_it_tells_what_share_of_a_large_product_is_reached() -> None:
+    """The work of a step over its time: 2 TFLOP in 4 s ÷ 50, where a large product does 40 in a second."""
+    large = {"32-true": 4e13, "tf32": 4e14, "bf16-mixed": 8e14}
+    text = report({"a": section(accelerator="gpu", flop=2e12, large_products=large)})
+    assert "32-true 40 TFLOP/s (ours, 5 folds, all it does: 25.0, 62%), tf32 400 TFLOP/s, bf16-mixed 800" in text
+
+
+def test_a_step_multiplies_forward_and_back() -> None:
+    work = WORKS["digits"]
+    assert work.multiplications == 32 * (3 * (64 * 64 + 64 * 10) - 64 * 64)
+
+
 def test_who_is_absent_is_named_with_how_to_install_it() -> None:
     text = report({"a": section(absent={"Keras": ["keras"]})})
     assert "Absent: Keras, since keras is not installed" in text
@@ -123,7 +135,7 @@ def test_competitors_train(work: Work, name: str, monkeypatch: pytest.MonkeyPatc
     competitor = COMPETITORS[name]
     if competitor.absent:
         pytest.skip(f"{competitor.absent} of the extra `bench` is not installed")
-    assert competitor.takes(work) == (name != FLOOR or work.data == "fashion_mnist")
+    assert competitor.takes(work) == ("cpu" in competitor.on and (name != FLOOR or work.data == "fashion_mnist"))
     if competitor.takes(work):
         with pretended():
             competitor.prepare(work.of(1, 2))()

@@ -31,8 +31,8 @@ class Competitor:
     """place: module and function. needs: packages that may be absent. together: trains its networks as one stack.
 
     scores: whether it is also scored on rows of its own after every epoch, as ours is.
-    only: the works it takes part in. gpu: whether it can run on one. epochs: times those of the work, so that what a
-    training costs once is spread as in practice. trials: that it trains together at most.
+    only: the works it takes part in. on: the accelerators it runs on here. epochs: times those of the work, so that
+    what a training costs once is spread as in practice. trials: that it trains together at most.
     """
 
     place: str
@@ -40,7 +40,7 @@ class Competitor:
     together: bool = False
     scores: bool = False
     only: tuple[str, ...] = ()
-    gpu: bool = False
+    on: tuple[str, ...] = ("cpu", "gpu")
     epochs: int = 1
     trials: int = 1_000_000
 
@@ -56,7 +56,7 @@ class Competitor:
         return tuple(crowd for crowd in work.crowds if crowd[0] <= self.trials)
 
     def takes(self, work: Work) -> bool:
-        return (not self.only or work.data in self.only) and (self.gpu or work.accelerator == "cpu")
+        return (not self.only or work.data in self.only) and work.accelerator in self.on
 
     def prepare(self, work: Work) -> Train:
         """Import it and prepare the work."""
@@ -67,19 +67,25 @@ class Competitor:
 
 
 COMPETITORS = {
-    OURS: Competitor("ours:lightning", together=True, scores=True, gpu=True),
-    "this project, as in a search": Competitor("ours:trial", together=True, scores=True, gpu=True, epochs=3, trials=1),
-    "this project, NumPy": Competitor("ours:scratch", together=True, scores=True),
+    OURS: Competitor("ours:lightning", together=True, scores=True),
+    "this project, tf32": Competitor("ours:tf32", together=True, scores=True, on=("gpu",)),
+    "this project, bf16": Competitor("ours:bf16", together=True, scores=True, on=("gpu",)),
+    "this project, as in a search": Competitor("ours:trial", together=True, scores=True, epochs=3, trials=1),
+    "this project, NumPy": Competitor("ours:scratch", together=True, scores=True, on=("cpu",)),
     "JAX, scan over an epoch": Competitor("libraries:jax_scan", ("jax",)),
-    "PyTorch, raw loop": Competitor("loops:raw", gpu=True),
-    "PyTorch, tutorial": Competitor("loops:tutorial", scores=True, gpu=True),
-    "Lightning, plain": Competitor("lightning_loops:plain", scores=True, gpu=True),
-    "lightning-hydra-template": Competitor("lightning_loops:template", scores=True, gpu=True),
-    "skorch": Competitor("libraries:skorch", ("skorch",), scores=True, gpu=True),
-    "scikit-learn": Competitor("libraries:scikit_learn"),
-    "Keras": Competitor("libraries:keras", ("keras",), scores=True),
-    FLOOR: Competitor("floor:floor", only=("fashion_mnist",), gpu=True, together=True),
+    "PyTorch, raw loop": Competitor("loops:raw"),
+    "PyTorch, tutorial": Competitor("loops:tutorial", scores=True),
+    "Lightning, plain": Competitor("lightning_loops:plain", scores=True),
+    "lightning-hydra-template": Competitor("lightning_loops:template", scores=True),
+    "skorch": Competitor("libraries:skorch", ("skorch",), scores=True),
+    "scikit-learn": Competitor("libraries:scikit_learn", on=("cpu",)),
+    "Keras": Competitor("libraries:keras", ("keras",), scores=True, on=("cpu",)),
+    FLOOR: Competitor("floor:floor", only=("fashion_mnist",), together=True),
 }
+
+
+PRECISIONS = {OURS: "32-true", "this project, tf32": "tf32", "this project, bf16": "bf16-mixed"}
+"""`trainer.precision` of those of ours that differ in nothing else."""
 
 
 def absent() -> dict[str, tuple[str, ...]]:

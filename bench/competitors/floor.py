@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -74,3 +74,27 @@ def fastest(work: Work) -> str:
             _products(units, weights)
             best[library] = min(best[library], time.perf_counter() - started)
     return min(exact, key=best.__getitem__)
+
+
+def large_products(size: int = 8192) -> dict[str, float]:
+    """FLOP/s that a product of two large square matrices reaches on the GPU, by `trainer.precision`."""
+    kinds = {"32-true": (torch.float32, "highest"), "tf32": (torch.float32, "high"), "bf16-mixed": (torch.bfloat16, "")}
+    rates = {}
+    for name, (dtype, precision) in kinds.items():
+        left, right = torch.randn(2, size, size, device="cuda", dtype=dtype)
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(precision or before)
+        try:
+            rates[name] = 2 * size**3 / min(_seconds(partial(torch.matmul, left, right)) for _ in range(1 + _TRIES))
+        finally:
+            torch.set_float32_matmul_precision(before)
+    return rates
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Of some work on the GPU, until it is done."""
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    return time.perf_counter() - started

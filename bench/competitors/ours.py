@@ -18,13 +18,23 @@ def lightning(work: Work) -> Train:
     return _engine("lightning", work)
 
 
+def tf32(work: Work) -> Train:
+    """The same with the factors of products rounded to 10 bits."""
+    return _engine("lightning", work, "tf32")
+
+
+def bf16(work: Work) -> Train:
+    """The same with layers computed in 16 bits."""
+    return _engine("lightning", work, "bf16-mixed")
+
+
 def scratch(work: Work) -> Train:
     """The same in NumPy."""
     return _engine("numpy", work)
 
 
-def _engine(name: str, work: Work) -> Train:
-    data, settings = work.draw(), settings_for(work, name)
+def _engine(name: str, work: Work, precision: str = "32-true") -> Train:
+    data, settings = work.draw(), settings_for(work, name, ["tracking=none", f"trainer.precision={precision}"])
     # Trials differ in their rate, as in a search.
     trials = [
         settings.model_copy(update={"optimizer": settings.optimizer.model_copy(update={"lr": RATE * (1 + trial / 10)})})
