@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -93,15 +94,16 @@ def test_training_is_the_same_to_the_last_bit(overrides: tuple[str, ...], precis
 def test_units_that_nothing_can_switch_on_are_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     import pipeline.engines.lightning.module as module
 
-    build = module.network_for_a_stack
+    build = module.networks_for_a_stack
 
-    def hopeless(replica: Replica, shape: tuple[int, ...]) -> nn.Module:
-        network = build(replica, shape)
-        linears = [layer for layer in network.children() if isinstance(layer, nn.Linear)]
-        nn.init.constant_(linears[1].bias, -100)
-        return network
+    def hopeless(replicas: Sequence[Replica], shape: tuple[int, ...]) -> list[nn.Module]:
+        networks = build(replicas, shape)
+        for network in networks:
+            linears = [layer for layer in network.children() if isinstance(layer, nn.Linear)]
+            nn.init.constant_(linears[1].bias, -100)
+        return networks
 
-    monkeypatch.setattr(module, "network_for_a_stack", hopeless)
+    monkeypatch.setattr(module, "networks_for_a_stack", hopeless)
     _, results = fit("trainer.inspect=true", "trainer.max_epochs=1", "optimizer=sgd")
     first, second, output = results[0].history[0].inside
     assert (first.dead, second.dead, output.dead) == (0, 1, None)

@@ -9,7 +9,7 @@ from torch import nn
 
 from pipeline import engines
 from pipeline.data import Dataset
-from pipeline.engines.lightning.networks import build_network
+from pipeline.engines.lightning.networks import build_network, networks_for_a_stack
 from pipeline.engines.lightning.stacked import Arena, StackedNetwork, can_stack, stack
 from pipeline.errors import ConfigError
 from pipeline.folds import plan, refit_replica, replicas
@@ -63,6 +63,26 @@ def test_gradients_of_a_stack_are_those_of_autograd_in_the_plain_networks(networ
             torch.testing.assert_close(got, gradient, rtol=1e-9, atol=1e-11)
         for got, learnt in zip(arena.state(row)[len(expected) :], _statistics(one), strict=True):
             torch.testing.assert_close(got, learnt, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("network", [*STACKABLE, "parametric activation"])
+def test_a_stack_begins_with_the_weights_of_the_plain_networks(network: str) -> None:
+    """Also where torch's own draw is left out, and where trials share what they begin with."""
+    data = images()
+    own = STACKABLE.get(network, ("activation._target_=torch.nn.PReLU",))
+    several = [
+        one
+        for trial, more in enumerate([(), ("optimizer.lr=0.1",), ("seed=5",), ("initializer=random",)])
+        for one in replicas(data, settings_of(*own, *more), plan(data, settings_of(*own)), trial)
+    ]
+    begun = networks_for_a_stack(several, (7, 5))
+    for got, replica in zip(begun, several, strict=True):
+        expected = build_network(replica, (7, 5))
+        pairs = zip(got.parameters(), expected.parameters(), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+        assert all(torch.equal(*pair) for pair in zip(got.buffers(), expected.buffers(), strict=True))
+    folds_of_a_trial = len(several) // 4
+    assert len({id(one) for one in begun}) == 3 * folds_of_a_trial
 
 
 def _statistics(network: nn.Module) -> list[torch.Tensor]:

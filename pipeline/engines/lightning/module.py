@@ -30,7 +30,7 @@ from pipeline.engines.lightning.criterion import Criterion
 from pipeline.engines.lightning.dropout import DropoutMasks
 from pipeline.engines.lightning.feed import Batch, Batches, Inputs
 from pipeline.engines.lightning.inside import looks
-from pipeline.engines.lightning.networks import names_in_a_row, network_for_a_stack
+from pipeline.engines.lightning.networks import names_in_a_row, networks_for_a_stack
 from pipeline.engines.lightning.optimizer import advance, begin_epoch, begin_step, build_optimizer, regroup
 from pipeline.engines.lightning.peers import lost
 from pipeline.engines.lightning.recording import WORTH_IT, Recording, refilled, sent
@@ -100,7 +100,7 @@ class ReplicaModule(LightningModule):
         self.data, self._on_epoch, self._turn, self._limit = data, on_epoch, turn, limit
         self.steps = steps_per_epoch(replicas[0])
         self.active = self._members(replicas)  # in the order of the stack's rows
-        self.network = stack([network_for_a_stack(replica, replica.shape(data)) for replica in replicas])
+        self.network = stack(networks_for_a_stack(replicas, replicas[0].shape(data)))
         self.criterion = Criterion(replicas[0].settings.loss, data.task, data.classes)
         self._metrics = [metric for metric in metrics_of(data.task) if metric.each_epoch]
         self._rows = self._losses = torch.empty(0)
@@ -496,9 +496,11 @@ class ReplicaModule(LightningModule):
 
     def _members(self, replicas: Sequence[Replica]) -> list[Member]:
         known: dict[tuple[int, int], Rates] = {}
-        return [
-            Member(one, _rates(one, self.steps, known), names_in_a_row(one, one.shape(self.data))) for one in replicas
-        ]
+        names: dict[bool, list[str]] = {}  # places for dropout count where a plain network has any
+        for one in replicas:
+            drops = one.settings.model.dropout > 0
+            names[drops] = names.get(drops) or names_in_a_row(one, one.shape(self.data))
+        return [Member(one, _rates(one, self.steps, known), names[one.settings.model.dropout > 0]) for one in replicas]
 
     def _regroup(self, staying: Sequence[int], entering: Sequence[Member]) -> None:
         """The stack of these rows, with others behind them."""
@@ -506,7 +508,7 @@ class ReplicaModule(LightningModule):
         if not self.active:
             return
         replicas = [member.replica for member in entering]
-        self.arena.select(staying, [network_for_a_stack(replica, replica.shape(self.data)) for replica in replicas])
+        self.arena.select(staying, networks_for_a_stack(replicas, self.active[0].replica.shape(self.data)))
         regroup(self._optimizer, self.arena, staying, replicas, [member.rates for member in entering])
         if self._averages is not None:
             self._averages.regroup(staying, [member.replica for member in self.active])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,11 @@ from pipeline.streams import stream_seed
 
 OURS = ("pipeline.models.mlp.MLP", "pipeline.models.cnn.CNN", "pipeline.models.rnn.RNN")
 
+_DRAWN = (nn.Linear, nn.Conv2d, nn.LSTM, nn.GRU)
+"""Layers of ours all of whose numbers `initialize` sets."""
+_CONSTANT = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
+"""Those that begin with ones and zeros."""
+
 _SOME = 0.5
 """A probability of dropout that only says that there is some: in a stack the masks come from outside."""
 
@@ -28,10 +33,39 @@ def build_network(replica: Replica, shape: tuple[int, ...]) -> nn.Module:
     return network
 
 
-def network_for_a_stack(replica: Replica, shape: tuple[int, ...]) -> nn.Module:
-    """As `build_network`; one of ours has places for dropout in any case, to fit beside one that drops units."""
-    network = bare_network(replica, shape, dropout=_SOME if _is_ours(replica) else None)
-    initialize(network, replica)
+def networks_for_a_stack(replicas: Sequence[Replica], shape: tuple[int, ...]) -> list[nn.Module]:
+    """As `build_network` for each. One of ours has places for dropout in any case, to fit beside one that drops units,
+    and where trials begin with the same weights it is the same object: a stack only reads it."""
+    made: dict[object, nn.Module] = {}
+    for replica in replicas:
+        if _beginning(replica) not in made:
+            ours = _is_ours(replica)
+            network = _undrawn(replica, shape) if ours else bare_network(replica, shape)
+            initialize(network, replica)
+            made[_beginning(replica)] = network
+    return [made[_beginning(replica)] for replica in replicas]
+
+
+def _beginning(replica: Replica) -> object:
+    """What decides about the initial network among replicas of one shape."""
+    settings = replica.settings
+    if not _is_ours(replica):
+        return id(replica)
+    return settings.seed, replica.split.fold, repr(settings.initializer), repr(settings.activation)
+
+
+def _undrawn(replica: Replica, shape: tuple[int, ...]) -> nn.Module:
+    """The bare network in which nothing was drawn that `initialize` will draw: that would take twice as long."""
+    with torch.device("meta"):
+        network = bare_network(replica, shape, dropout=_SOME)
+    owners = [module for module in network.modules() if any(module.named_parameters(recurse=False))]
+    plain = replica.settings.initializer.target.startswith(("torch.", "pipeline."))
+    if not plain or not all(type(owner) in (*_DRAWN, *_CONSTANT) for owner in owners):
+        return bare_network(replica, shape, dropout=_SOME)
+    network.to_empty(device="cpu")
+    for owner in owners:
+        if type(owner) in _CONSTANT:
+            owner.reset_parameters()  # type: ignore[operator]
     return network
 
 
