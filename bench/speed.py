@@ -53,7 +53,7 @@ def timings(work: Work, taken: list[Round]) -> dict[str, Any]:
             "competitor": name,
             "trials": trials,
             "folds": folds,
-            "steps": work.steps * COMPETITORS[name].epochs,
+            "steps": COMPETITORS[name].share(work).steps,
             "seconds": [round(one.seconds[name, trials, folds], 6) for one in taken],
         }
         for name, trials, folds in taken[0].seconds

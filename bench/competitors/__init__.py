@@ -58,9 +58,13 @@ class Competitor:
     def takes(self, work: Work) -> bool:
         return (not self.only or work.data in self.only) and work.accelerator in self.on
 
+    def share(self, work: Work) -> Work:
+        """For as long as it trains."""
+        return replace(work, epochs=work.epochs * self.epochs * (work.longer if self.together else 1))
+
     def prepare(self, work: Work) -> Train:
         """Import it and prepare the work."""
-        work = replace(work, epochs=work.epochs * self.epochs)
+        work = self.share(work)
         module, _, name = self.place.partition(":")
         made: Train = getattr(import_module(f"{__name__}.{module}"), name)(work)
         return made

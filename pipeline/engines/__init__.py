@@ -154,9 +154,18 @@ def module_of(settings: Settings) -> str:
     return f"{__name__}.{'scratch' if settings.engine.name == 'numpy' else 'lightning'}"
 
 
+def on_gpu(settings: Settings) -> bool:
+    """Whether a CUDA GPU trains."""
+    if settings.engine.name == "numpy" or settings.trainer.accelerator not in ("auto", "gpu", "cuda"):
+        return False
+    from pipeline.engines.lightning.trainer import gpus
+
+    return gpus() > 0
+
+
 def device_of_worker(settings: Settings, index: int) -> int | None:
     """The GPU for one of several processes, by number: they take turns; None where there are not several."""
-    if settings.engine.name == "numpy" or settings.trainer.accelerator not in ("auto", "gpu", "cuda"):
+    if not on_gpu(settings):
         return None
     from pipeline.engines.lightning.trainer import gpus
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.engines.batches import KeepMasks, batch_size, least_kept
-from pipeline.engines.lightning.recording import refilled, sent
+from pipeline.engines.lightning.recording import refilled
 from pipeline.engines.lightning.stacked import StackedNetwork
+from pipeline.engines.lightning.transfers import sent
 from pipeline.folds import Replica
 
 _BYTES = 64 * 2**20  # of random bits held at once: all of an epoch would take memory

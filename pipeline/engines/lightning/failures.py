@@ -72,7 +72,7 @@ class _Watched(ReplicaModule):
         told = [f"the {leaf} of {label_of.get(layer.partition('.')[0], layer)}" for layer, _, leaf in names]
         gradients = self.arena.gradients(0)
         yield from reversed([(f"the gradient of {t}", g) for t, g in zip(told, gradients, strict=False)])
-        yield from zip(told, self.arena.state(0), strict=True)
+        yield from zip(told, map(torch.from_numpy, self.arena.arrays(self.arena.row(0))), strict=True)
 
 
 def _labelled(network: nn.Module, replica: Replica, data: Dataset) -> Iterator[tuple[str, nn.Module]]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.engines.inside import ZERO_RANGE, Look
 from pipeline.engines.lightning.learning import Learning
@@ -19,6 +17,7 @@ from pipeline.engines.lightning.stacked import (
     StackedResidual,
     Step,
 )
+from pipeline.engines.lightning.transfers import fetched
 
 _ZERO_RANGE = tuple(getattr(nn, name) for name in ZERO_RANGE)
 
@@ -31,9 +30,9 @@ def looks(steps: Sequence[Step]) -> Iterator[Look]:
         weights, gradients = layer.looked_at
         last, _, handed_on, _ = steps[stop - 1]
         yield Look(
-            _array(handed_on.flatten(2)),
-            _array(weights),
-            _array(gradients),
+            fetched(handed_on.flatten(2)),
+            fetched(weights),
+            fetched(gradients),
             _can_die(last, len(handed_on)),
         )
 
@@ -50,9 +49,3 @@ def _can_die(layer: nn.Module, replicas: int) -> list[bool]:
     """Whether the activation of each replica has a range of zeros."""
     kinds = layer.kinds if isinstance(layer, StackedActivation) else [type(layer)] * replicas
     return [issubclass(kind, _ZERO_RANGE) for kind in kinds]
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    """On the CPU; half precision, which NumPy does not know, as float32."""
-    tensor = tensor.detach()
-    return (tensor if tensor.dtype == torch.float64 else tensor.float()).cpu().numpy()

@@ -33,18 +33,20 @@ from pipeline.engines.lightning.inside import looks
 from pipeline.engines.lightning.networks import names_in_a_row, networks_for_a_stack
 from pipeline.engines.lightning.optimizer import advance, begin_epoch, begin_step, build_optimizer, regroup
 from pipeline.engines.lightning.peers import lost
-from pipeline.engines.lightning.recording import WORTH_IT, Recording, refilled, sent
+from pipeline.engines.lightning.recording import WORTH_IT, Recording, refilled
 from pipeline.engines.lightning.recurrent import StackedRecurrent
 from pipeline.engines.lightning.rows import RowOptimizer
 from pipeline.engines.lightning.schedules import Rates
 from pipeline.engines.lightning.stacked import (
     Arena,
+    Row,
     SingleNetwork,
     StackedConv2d,
     StackedNetwork,
     Step,
     stack,
 )
+from pipeline.engines.lightning.transfers import fetched, sent
 from pipeline.folds import Replica
 from pipeline.metrics import metrics_of
 from pipeline.results import Epoch, LayerState, Status
@@ -68,7 +70,7 @@ class Member:
     best_watched: float = np.inf
     best_epoch: int = 0
     waited: int = 0
-    weights: dict[str, np.ndarray] = field(default_factory=dict)
+    kept: Row | None = None  # the weights to hand out
     predictions: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
     status: Status | None = None  # None while it trains
     failure: str = ""
@@ -78,11 +80,14 @@ class Member:
         """Whether this epoch is evaluated."""
         return self.epoch == self.replica.epochs or self.epoch % self.replica.settings.trainer.evaluate_every == 0
 
-    def fitted(self) -> Fitted:
+    def fitted(self, arena: Arena) -> Fitted:
         """The record to hand out."""
         assert self.status is not None
-        key, kept = self.replica.key, (self.weights, self.history, self.predictions)
-        return Fitted.ended(key, self.status, *kept, self.best_epoch, self.failure)
+        weights: dict[str, np.ndarray] = {}
+        if self.kept is not None and self.status in (Status.COMPLETED, Status.STOPPED):
+            weights = dict(zip(self.names, arena.arrays(self.kept), strict=True))
+        results = (weights, self.history, self.predictions)
+        return Fitted.ended(self.replica.key, self.status, *results, self.best_epoch, self.failure)
 
 
 class ReplicaModule(LightningModule):
@@ -359,18 +364,18 @@ class ReplicaModule(LightningModule):
     # ---- the end of an epoch
 
     def _find_diverged(self) -> None:
-        losses = _array(self._losses)
+        losses = fetched(self._losses)
         self._mean_losses = losses.mean(axis=0)
         # A NaN or an infinity is the largest or the smallest of its row; to look at each takes ten times longer.
-        smallest, largest = _array(self.arena.values.amin(dim=1)), _array(self.arena.values.amax(dim=1))
+        smallest, largest = fetched(self.arena.values.amin(dim=1)), fetched(self.arena.values.amax(dim=1))
         sound = np.isfinite(smallest) & np.isfinite(largest)
         for row, member in enumerate(self.active):
             bad = np.flatnonzero(~np.isfinite(losses[:, row]))
             if bad.size:
                 member.failure = f"the loss became {losses[bad[0], row]} in epoch {member.epoch}, batch {bad[0] + 1}"
             elif not sound[row]:
-                state = zip(member.names, self.arena.state(row), strict=True)
-                names = [name for name, value in state if not value.isfinite().all()]
+                state = zip(member.names, self.arena.arrays(self.arena.row(row)), strict=True)
+                names = [name for name, value in state if not np.isfinite(value).all()]
                 member.failure = f"weights became infinite or NaN in epoch {member.epoch}: {', '.join(names)}"
             if member.failure:
                 member.status, member.best_epoch = Status.DIVERGED, member.epoch
@@ -379,7 +384,7 @@ class ReplicaModule(LightningModule):
         self.network.eval()
         losses, predictions = self._score([member.replica.split.score for member in self.active])
         inner, _ = self._score([member.replica.split.inner for member in self.active])
-        norms, inside = _array(self._gradient_norm), self._inside()
+        norms, inside = fetched(self._gradient_norm), self._inside()
         seconds = time.perf_counter() - self._started
         for row, member in enumerate(self.active):
             if not member.due:
@@ -441,9 +446,8 @@ class ReplicaModule(LightningModule):
         member.waited = 0 if improved else member.waited + 1
         if ended if patience is None else improved:
             member.best_epoch, member.predictions = member.epoch, predictions
-            kept = zip(member.names, self.arena.state(row), strict=True)
-            member.weights = {name: _array(value) for name, value in kept}
-        if ended and not member.weights:
+            member.kept = self.arena.row(row)
+        if ended and member.kept is None:
             member.status, member.best_epoch = Status.DIVERGED, member.epoch
             member.failure = "the loss on the inner rows was never a finite number"
         elif ended:
@@ -477,14 +481,14 @@ class ReplicaModule(LightningModule):
             total += (loss * use).sum(1)
             weight += (use if weights is None else weights * use).sum(1)
             parts.append(self._answers(logits))
-        outputs = _array(torch.cat(parts, dim=1))
+        outputs = fetched(torch.cat(parts, dim=1))
         mean = (total / weight).cpu().tolist()
         return mean, [outputs[replica, :length].copy() for replica, length in enumerate(lengths)]
 
     def _leave_and_enter(self) -> None:
         """Finished replicas leave, so that the others no longer pay for them; others may enter. Nobody ends the fit."""
         staying = [row for row, member in enumerate(self.active) if member.status is None]
-        ended = [member.fitted() for member in self.active if member.status is not None]
+        ended = [member.fitted(self.arena) for member in self.active if member.status is not None]
         room = 0 if isinstance(self.network, SingleNetwork) else self._limit - len(staying)
         entering = self._members(self._turn(ended, room))
         self.active = [self.active[row] for row in staying]
@@ -576,11 +580,6 @@ class Blocks:
     def __iter__(self) -> Iterator[tuple[int, int]]:
         for start in range(0, self._steps, _STEPS_PER_BLOCK):
             yield start, min(start + _STEPS_PER_BLOCK, self._steps)
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    """As NumPy holds it; it has no bfloat16."""
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
 
 
 def _source(member: Member) -> tuple[int, int, int, int, str]:

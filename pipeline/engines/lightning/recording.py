@@ -53,13 +53,6 @@ class Recording:
         return graph
 
 
-def sent(numbers: Tensor, device: torch.device) -> Tensor:
-    """On the device; to a GPU without waiting until it has finished what it was told before."""
-    if device.type != "cuda":
-        return numbers.to(device)
-    return numbers.pin_memory().to(device, non_blocking=True)
-
-
 def refilled(old: Tensor, new: Tensor) -> Tensor:
     """The new numbers, in the memory of the old ones where they are of one shape: a recorded step reads them there."""
     if (old.shape, old.dtype, old.device) != (new.shape, new.dtype, new.device):

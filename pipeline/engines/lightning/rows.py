@@ -1,14 +1,16 @@
 """The optimizers that most people use, over the rows of an arena, each row with numbers of its own.
 
-torch's fused kernels read every array once, where a rule written in tensor operations reads it once for each of them.
-A kernel takes one learning rate and one count of steps for all that it updates: rows that agree in these share a call.
-Held to torch's optimizers in tests/engines/test_lightning.py.
+A rule written in tensor operations reads every array once for each of them; a kernel reads it once. torch's fused
+kernels take one learning rate and one count of steps for all that they update: rows that agree in these share a call.
+Where Triton works, on most CUDA GPUs, kernels.py updates all rows in one launch.
+Held to torch's optimizers in tests/engines/test_lightning.py, and on a GPU in tests/engines/test_gpu.py.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -17,28 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pipeline.engines.lightning.recording import refilled, sent
+from pipeline.engines.lightning.recording import refilled
 from pipeline.engines.lightning.schedules import Rates
 from pipeline.engines.lightning.stacked import Arena
+from pipeline.engines.lightning.transfers import sent
 from pipeline.folds import Replica
 
 _HAVE_KERNELS = ("cpu", "cuda", "mps")
 
-
-class Run(NamedTuple):
-    """Neighbouring rows with the same numbers in every step of an epoch.
-
-    values, grads, memory: lists of one array each, as the kernels want them. arguments: what else the kernel wants.
-    """
-
-    values: list[Tensor]
-    grads: list[Tensor]
-    memory: list[list[Tensor]]
-    arguments: dict[str, Any]
-
-
-Rate = float | Tensor
-"""On a GPU a number that lies there, so that a recorded step can find another one in its place."""
+Arguments = dict[str, Any]
+"""What an optimizer is given for a replica in every step."""
 
 
 class RowOptimizer(Optimizer):
@@ -52,44 +42,21 @@ class RowOptimizer(Optimizer):
 
     def __init__(self, arena: Arena, replicas: Sequence[Replica], rates: Sequence[Rates]) -> None:
         super().__init__([nn.Parameter(arena.values)], {"lr": replicas[0].settings.optimizer.lr})
-        self._arena, self._step = arena, 0
-        self._replicas, self._schedules = list(replicas), list(rates)
-        self._memory = [torch.zeros_like(arena.values) for _ in range(self.memories)]
-        self._table = torch.empty(0)
-        self._rates: Sequence[Sequence[Rate] | Tensor] = ()
-        self._counts: Sequence[Sequence[Tensor] | Tensor] = ()
-        self._runs: list[Run] = []
-        self._layout: list[tuple[int, int, dict[str, Any]]] = []
+        self.arena, self.memory = arena, [torch.zeros_like(arena.values) for _ in range(self.memories)]
+        self._step = 0
+        self._follow(list(replicas), list(rates))
+
+    def _follow(self, replicas: list[Replica], rates: list[Rates]) -> None:
+        self._replicas, self._rates = replicas, rates
+        self.arguments = [self.arguments_of(replica) for replica in replicas]
+        at_once = _can_launch(self.arena.values.device)
+        self._updates: Launch | Calls = Launch(self) if at_once else Calls(self)
 
     def begin_epoch(self, epochs: Sequence[int]) -> None:
         """epochs: the one that each replica is about to train."""
-        rates = [one.epoch(epoch) for one, epoch in zip(self._schedules, epochs, strict=True)]
-        arguments = [self.arguments(replica) for replica in self._replicas]
-        same = [
-            epochs[row] == epochs[row - 1]
-            and arguments[row] == arguments[row - 1]
-            and np.array_equal(rates[row], rates[row - 1])
-            for row in range(1, len(rates))
-        ]
-        starts = [0, *(row for row, as_before in enumerate(same, 1) if not as_before)]
-        layout = [(start, stop, arguments[start]) for start, stop in pairwise([*starts, len(rates)])]
-        if layout != self._layout:
-            self._layout, self._runs = layout, [self._run(slice(start, stop), more) for start, stop, more in layout]
-        self._schedule([rates[start] for start in starts], [epochs[start] for start in starts])
-
-    @property
-    def layout(self) -> object:
-        """What a recorded step has taken for granted; another object when it is so no more."""
-        return self._runs
-
-    def _schedule(self, rates: Sequence[np.ndarray], epochs: Sequence[int]) -> None:
-        """Rate and count of the steps taken, this one included, of every step of the epoch and each run."""
-        device, steps = self._arena.values.device, len(rates[0])
-        counts = (np.array(epochs)[:, None] - 1) * steps + np.arange(1, steps + 1)
-        self._table = refilled(self._table, sent(torch.from_numpy(np.stack([rates, counts])).float(), device))
-        self._rates, self._counts = list(self._table[0]), list(self._table[1])
-        if device.type != "cuda":
-            self._rates, self._counts = [own.tolist() for own in rates], [own.unbind() for own in self._table[1]]
+        rates = np.stack([one.epoch(epoch) for one, epoch in zip(self._rates, epochs, strict=True)])
+        steps = rates.shape[1]
+        self._updates.begin_epoch(rates, (np.array(epochs)[:, None] - 1) * steps + np.arange(1, steps + 1))
 
     def begin_step(self, step: int) -> None:
         """step: of the epoch, from 0."""
@@ -103,44 +70,143 @@ class RowOptimizer(Optimizer):
     @torch.no_grad()
     def advance(self) -> None:
         """Update all rows by the gradients in the arena."""
-        for run, rates, counts in zip(self._runs, self._rates, self._counts, strict=True):
-            self.update(run, counts[self._step], rates[self._step])
+        self._updates.take(self._step)
 
     @torch.no_grad()
     def advance_at(self, step: Tensor) -> None:
         """The same for the step (1,) that the device counts."""
-        for run, rate, count in zip(self._runs, *self._table.index_select(2, step), strict=True):
-            self.update(run, count, rate)
+        self._updates.take_at(step)
+
+    @property
+    def layout(self) -> object:
+        """What a recorded step has taken for granted; another object when it is so no more."""
+        return self._updates.layout
 
     def regroup(self, staying: Sequence[int], replicas: Sequence[Replica], rates: Sequence[Rates]) -> None:
         """Follow `arena.select`: these rows stay, and others without a past stand behind them."""
-        values = self._arena.values
+        values = self.arena.values
         index = torch.tensor(staying, dtype=torch.int64, device=values.device)
         fresh = values.new_zeros(len(replicas), values.shape[1])
-        self._memory = [torch.cat([memory.index_select(0, index), fresh]) for memory in self._memory]
-        self._replicas = [self._replicas[row] for row in staying] + list(replicas)
-        self._schedules = [self._schedules[row] for row in staying] + list(rates)
-        self._layout = []
+        self.memory = [torch.cat([memory.index_select(0, index), fresh]) for memory in self.memory]
+        own = [(self._replicas[row], self._rates[row]) for row in staying]
+        self._follow([*(one for one, _ in own), *replicas], [*(one for _, one in own), *rates])
         self.param_groups[0]["params"] = [nn.Parameter(values)]
 
-    def arguments(self, replica: Replica) -> dict[str, Any]:
-        """What the kernel is given for a replica in every step."""
+    def arguments_of(self, replica: Replica) -> Arguments:
+        """Of torch's fused kernel."""
         target = replica.settings.optimizer.resolve()
         defaults = {name: one.default for name, one in inspect.signature(target).parameters.items()}
         given = {**defaults, **replica.settings.optimizer.arguments}
         return {name: float(given[name]) for name in self.numbers} | self.others(given)
 
-    def others(self, given: dict[str, Any]) -> dict[str, Any]:
+    def others(self, given: Arguments) -> Arguments:
         """The arguments besides the numbers. given: the optimizer's own, with its defaults."""
         raise NotImplementedError
 
-    def update(self, run: Run, count: Tensor, rate: Rate) -> None:
-        """One step, in place."""
+    def update(self, run: Run, count: Tensor, rate: float | Tensor) -> None:
+        """One step of neighbouring rows by torch's fused kernel, in place."""
         raise NotImplementedError
 
-    def _run(self, rows: slice, arguments: dict[str, Any]) -> Run:
-        arrays = [[array[rows]] for array in (self._arena.values, self._arena.grads, *self._memory)]
-        return Run(arrays[0], arrays[1], arrays[2:], arguments)
+    def by_step(self, rates: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
+        """What kernels.py calls `now`, from rates and counts (R, steps): each (R, steps)."""
+        raise NotImplementedError
+
+    def constants(self) -> list[list[float]]:
+        """What it calls `constants`: each of R."""
+        raise NotImplementedError
+
+    def launch(self, now: Tensor, constants: Tensor) -> None:
+        """One step of all rows by the kernel there, in place."""
+        raise NotImplementedError
+
+
+class Run(NamedTuple):
+    """Neighbouring rows with the same numbers in every step of an epoch; lists of one array each, as kernels want."""
+
+    values: list[Tensor]
+    grads: list[Tensor]
+    memory: list[list[Tensor]]
+    arguments: Arguments
+
+
+class Calls:
+    """Updates of an optimizer's rows by torch's fused kernels, run by run."""
+
+    def __init__(self, optimizer: RowOptimizer) -> None:
+        self._optimizer = optimizer
+        self._cuts: list[tuple[int, int]] = []
+        self._table = torch.empty(0)
+        self._rates: Sequence[Sequence[float] | Tensor] = ()
+        self._counts: Sequence[Sequence[Tensor]] = ()
+        self._runs: list[Run] = []
+
+    def begin_epoch(self, rates: np.ndarray, counts: np.ndarray) -> None:
+        """rates, and counts of the steps taken, the present one included: (R, steps)."""
+        arguments, device = self._optimizer.arguments, self._optimizer.arena.values.device
+        changes = [
+            row
+            for row in range(1, len(rates))
+            if counts[row, 0] != counts[row - 1, 0]
+            or arguments[row] != arguments[row - 1]
+            or not np.array_equal(rates[row], rates[row - 1])
+        ]
+        cuts = list(pairwise([0, *changes, len(rates)]))
+        if cuts != self._cuts:
+            self._cuts, self._runs = cuts, [self._run(*cut) for cut in cuts]
+        table = torch.from_numpy(np.stack([rates, counts])[:, [start for start, _ in cuts]]).float()
+        self._table = refilled(self._table, sent(table, device))
+        self._counts = [own.unbind() for own in self._table[1]]
+        # On a GPU the rates lie there as well, so that a recorded step finds the next ones in their place.
+        self._rates = list(self._table[0]) if device.type == "cuda" else [rates[start].tolist() for start, _ in cuts]
+
+    def _run(self, start: int, stop: int) -> Run:
+        of, rows = self._optimizer, slice(start, stop)
+        values, grads, *memory = [[array[rows]] for array in (of.arena.values, of.arena.grads, *of.memory)]
+        return Run(values, grads, memory, of.arguments[start])
+
+    def take(self, step: int) -> None:
+        """One of the epoch, counted from 0."""
+        for run, rates, counts in zip(self._runs, self._rates, self._counts, strict=True):
+            self._optimizer.update(run, counts[step], rates[step])
+
+    def take_at(self, step: Tensor) -> None:
+        """The same where the number of the step (1,) lies on the device."""
+        for run, rate, count in zip(self._runs, *self._table.index_select(2, step), strict=True):
+            self._optimizer.update(run, count, rate)
+
+    @property
+    def layout(self) -> object:
+        """See `RowOptimizer.layout`."""
+        return self._runs
+
+
+class Launch:
+    """Updates of an optimizer's rows by one launch of a kernel of kernels.py."""
+
+    def __init__(self, optimizer: RowOptimizer) -> None:
+        self._optimizer, values = optimizer, optimizer.arena.values
+        self._dtype = torch.promote_types(values.dtype, torch.float32)
+        self._constants = torch.tensor(optimizer.constants(), dtype=self._dtype, device=values.device)
+        self._table = torch.empty(0)
+
+    def begin_epoch(self, rates: np.ndarray, counts: np.ndarray) -> None:
+        """As `Calls.begin_epoch`."""
+        by_step = np.stack(self._optimizer.by_step(rates, counts)).transpose(2, 0, 1)  # (steps, numbers, R)
+        table = torch.from_numpy(np.ascontiguousarray(by_step)).to(self._dtype)
+        self._table = refilled(self._table, sent(table, self._constants.device))
+
+    def take(self, step: int) -> None:
+        """As `Calls.take`. A copy, as `take_at` makes one: a kernel is built for where its arguments lie."""
+        self._optimizer.launch(self._table[step].clone(), self._constants)
+
+    def take_at(self, step: Tensor) -> None:
+        """As `Calls.take_at`."""
+        self._optimizer.launch(self._table.index_select(0, step)[0], self._constants)
+
+    @property
+    def layout(self) -> object:
+        """See `RowOptimizer.layout`."""
+        return self._constants
 
 
 class RowAdam(RowOptimizer):
@@ -149,21 +215,43 @@ class RowAdam(RowOptimizer):
     memories = 2
     numbers = ("eps", "weight_decay")
     _kernel: Callable[..., None] = staticmethod(torch._fused_adam_)
+    _decoupled = False
 
-    def others(self, given: dict[str, Any]) -> dict[str, Any]:
+    def others(self, given: Arguments) -> Arguments:
         """β₁ and β₂, and what is never asked for here."""
         beta1, beta2 = given["betas"]
         return {"beta1": float(beta1), "beta2": float(beta2), "amsgrad": False, "maximize": False}
 
-    def update(self, run: Run, count: Tensor, rate: Rate) -> None:
-        """One step, in place."""
+    def update(self, run: Run, count: Tensor, rate: float | Tensor) -> None:
+        """By torch."""
         self._kernel(run.values, run.grads, *run.memory, [], [count], lr=rate, **run.arguments)
+
+    def by_step(self, rates: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
+        """rate / (1 - β₁ᵗ), 1 / √(1 - β₂ᵗ), and the decay, decoupled times the rate."""
+        beta1, beta2, decay = (self._column(name) for name in ("beta1", "beta2", "weight_decay"))
+        decays = decay * (rates if self._decoupled else np.ones_like(rates))
+        return [rates / (1 - beta1**counts), 1 / np.sqrt(1 - beta2**counts), decays]
+
+    def constants(self) -> list[list[float]]:
+        """1 - β₁, β₂, 1 - β₂ and ε."""
+        each = [(1 - of["beta1"], of["beta2"], 1 - of["beta2"], of["eps"]) for of in self.arguments]
+        return [list(numbers) for numbers in zip(*each, strict=True)]
+
+    def launch(self, now: Tensor, constants: Tensor) -> None:
+        """By our kernel."""
+        from pipeline.engines.lightning import kernels
+
+        kernels.adam(self.arena.values, self.arena.grads, self.memory, now, constants, self._decoupled)
+
+    def _column(self, name: str) -> np.ndarray:
+        return np.array([[of[name]] for of in self.arguments])
 
 
 class RowAdamW(RowAdam):
     """With the decay apart from the gradient (Loshchilov and Hutter, ICLR 2019)."""
 
     _kernel = staticmethod(torch._fused_adamw_)
+    _decoupled = True
 
 
 class RowSGD(RowOptimizer):
@@ -175,14 +263,37 @@ class RowSGD(RowOptimizer):
     memories = 1
     numbers = ("momentum", "weight_decay")
 
-    def others(self, given: dict[str, Any]) -> dict[str, Any]:
+    def others(self, given: Arguments) -> Arguments:
         """Whether Nesterov's, and what is never asked for here."""
         return {"nesterov": given["nesterov"], "dampening": 0.0, "maximize": False, "is_first_step": False}
 
-    def update(self, run: Run, count: Tensor, rate: Rate) -> None:  # noqa: ARG002
-        """One step, in place."""
+    def update(self, run: Run, count: Tensor, rate: float | Tensor) -> None:  # noqa: ARG002
+        """By torch."""
         buffers = run.memory[0] if run.arguments["momentum"] else []
         torch._fused_sgd_(run.values, run.grads, buffers, lr=rate, **run.arguments)
+
+    def by_step(self, rates: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:  # noqa: ARG002
+        """The rate."""
+        return [rates]
+
+    def constants(self) -> list[list[float]]:
+        """Momentum and weight decay."""
+        return [[of[name] for of in self.arguments] for name in self.numbers]
+
+    def launch(self, now: Tensor, constants: Tensor) -> None:
+        """By our kernel. A stack holds either Nesterov's or the others."""
+        from pipeline.engines.lightning import kernels
+
+        nesterov = bool(self.arguments[0]["nesterov"])
+        kernels.sgd(self.arena.values, self.arena.grads, self.memory, now, constants, nesterov)
+
+
+def _can_launch(device: torch.device) -> bool:
+    if device.type != "cuda" or find_spec("triton") is None:
+        return False
+    from pipeline.engines.lightning import kernels
+
+    return kernels.can_be_built(device)
 
 
 _BY_ROWS: dict[str, type[RowOptimizer]] = {

@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.engines.lightning.learning import Learning
 from pipeline.engines.lightning.recurrent import StackedRecurrent
+from pipeline.engines.lightning.transfers import fetched
 from pipeline.models.cnn import CNN
 from pipeline.models.mlp import MLP, Residual
 from pipeline.models.rnn import RNN, DropUnits, Recurrent, ToSequence
@@ -542,6 +544,10 @@ def stack(networks: Sequence[nn.Module]) -> StackedNetwork | SingleNetwork:
     return SingleNetwork(networks[0])
 
 
+Row = tuple[Tensor, Tensor]
+"""Parameters and statistics of one replica."""
+
+
 class Arena:
     """All parameters and statistics of R replicas, a row each.
 
@@ -609,17 +615,23 @@ class Arena:
                 norms = torch.linalg.vector_norm(units, dim=2, keepdim=True)
                 units.mul_((largest[:, None, None] / norms.clamp_min(1e-30)).clamp_(max=1))
 
-    def state(self, row: int) -> list[Tensor]:
-        """Copies of one replica's parameters and statistics, in the shapes of the plain network, on the CPU."""
-        values, statistics = (each[row].detach().to("cpu", copy=True) for each in (self.values, self.statistics))
-        return [
-            *_cut(values, [self._shapes[name] for name in self._names]),
-            *_cut(statistics, [self._shapes[name] for name in self._statistic_names]),
-        ]
+    def row(self, row: int) -> Row:
+        """Copies of one replica's parameters and statistics, on their device."""
+        return self.values[row].clone(), self.statistics[row].clone()
+
+    def arrays(self, kept: Row) -> list[np.ndarray]:
+        """Such copies on the CPU, in the shapes of the plain network."""
+        both = zip(kept, (self._names, self._statistic_names), strict=True)
+        # What a GPU was fetched from lies in memory that others need, too.
+        at_home = ((fetched(part).copy() if part.is_cuda else fetched(part), names) for part, names in both)
+        return [cut.numpy() for part, names in at_home for cut in _cut(torch.from_numpy(part), self._shapes_of(names))]
 
     def gradients(self, row: int) -> list[Tensor]:
         """One replica's gradients, in the shapes of the plain network."""
-        return _cut(self.grads[row], [self._shapes[name] for name in self._names])
+        return _cut(self.grads[row], self._shapes_of(self._names))
+
+    def _shapes_of(self, names: Sequence[str]) -> list[torch.Size]:
+        return [self._shapes[name] for name in names]
 
     def _adopt(self, values: Tensor, statistics: Tensor) -> None:
         self.values, self.statistics = values, statistics
