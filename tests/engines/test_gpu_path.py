@@ -118,6 +118,23 @@ def test_a_step_that_the_device_counts_equals_one_that_the_host_counts(
     assert all(recording.repeated > 0 for recording in recordings)
 
 
+def test_where_a_step_cannot_be_recorded_it_is_taken_call_by_call() -> None:
+    refused = Refused(lambda _: None, torch.device("cpu"))
+    with pytest.warns(UserWarning, match="A step cannot be recorded here, so training takes longer: not permitted"):
+        assert [refused.take(step, "layout") for step in range(4)] == [False] * 4
+    assert refused.tried == 1
+
+
+class Refused(Recording):
+    """As where a library does during a step what a graph cannot hold."""
+
+    tried = 0
+
+    def _recorded(self) -> Any:
+        self.tried += 1
+        raise RuntimeError("not permitted\nwhen stream is capturing")
+
+
 TRIALS = [(0.01, 3), (0.003, 1), (0.02, 2)]
 
 

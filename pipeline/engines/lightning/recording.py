@@ -7,6 +7,7 @@ itself moves on. The tables of the next epoch are written where those of this on
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -25,7 +26,7 @@ class Recording:
         self._counted = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._layout: object = None
-        self._warm = False
+        self._warm, self._possible = False, True
 
     def take(self, step: int, layout: object) -> bool:
         """Take this step as recorded; False where the caller has to.
@@ -33,11 +34,19 @@ class Recording:
         That is the first one, for libraries load and ask for memory then. layout: another object when the arguments of
         the step's kernels are others than before.
         """
-        if not self._warm:
+        if not self._warm or not self._possible:
             self._warm = True
             return False
         if self._graph is None or layout is not self._layout:
-            self._graph, self._layout = self._recorded(), layout
+            try:
+                self._graph, self._layout = self._recorded(), layout
+            except torch.OutOfMemoryError:  # a smaller stack may do
+                raise
+            except RuntimeError as error:
+                told = str(error).partition("\n")[0]
+                warnings.warn(f"A step cannot be recorded here, so training takes longer: {told}", stacklevel=2)
+                self._possible = False
+                return False
         if step != self._counted:
             self._counter.fill_(step)
         self._graph.replay()
@@ -47,7 +56,8 @@ class Recording:
     def _recorded(self) -> torch.cuda.CUDAGraph:
         self._graph = None  # its memory can be taken again
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Only of this thread: what another library's threads ask of the GPU meanwhile must not spoil it.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._step(self._counter)
             self._counter += 1
         return graph
