@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.settings.composition import compose, composer
+from pipeline.settings.composition import CONF, compose, composer
 from pipeline.settings.schema import Settings
 from pipeline.settings.validation import plain_values, validated
 from pipeline.settings.wording import Problem
@@ -83,6 +83,7 @@ def _choices(config_name: str, config_dir: Path | None) -> frozenset[str]:
 
 
 _first: dict[tuple[object, ...], tuple[str, ...]] = {}  # names of groups, and whose -> the first choices of them
+_sections: dict[tuple[object, ...], Any] = {}  # first choices, and another option -> its section among them
 
 
 @functools.lru_cache(maxsize=1024)
@@ -95,17 +96,54 @@ def _base(choices: tuple[str, ...], config_name: str, config_dir: Path | None) -
     """
     names = tuple(line.partition("=")[0] for line in choices)
     first = _first.setdefault((names, config_name, config_dir), choices)
-    ground = together = _composed(first, config_name, config_dir)
+    base = _composed(first, config_name, config_dir)
     changed = [place for place, line in enumerate(choices) if line != first[place]]
-    nested = any(names[one].startswith(f"{names[other]}/") for one in changed for other in changed)
+    if any(names[one].startswith(f"{names[other]}/") for one in changed for other in changed):
+        return _composed(choices, config_name, config_dir)
     for place in changed:
-        alone = _composed((*first[:place], choices[place], *first[place + 1 :]), config_name, config_dir)
-        path = names[place].split("/")
-        chosen, fits = _at(alone, path), isinstance(_at(ground, path[:-1]), dict)
-        if nested or not fits or _with(ground, path, chosen) != alone:
+        if not _learnt(first, place, choices, config_name, config_dir):
             return _composed(choices, config_name, config_dir)
-        together = _with(together, path, chosen)
-    return together
+        base = _with(base, names[place].split("/"), _sections[first, choices[place], config_name, config_dir])
+    return base
+
+
+def _learnt(
+    first: tuple[str, ...], place: int, choices: tuple[str, ...], config_name: str, config_dir: Path | None
+) -> bool:
+    """Whether the section is known that an option makes among the first choices, or can be found out.
+
+    Options in files that speak of their own section alone are composed together.
+    """
+    whose = config_name, config_dir
+    if (first, choices[place], *whose) in _sections:
+        return True
+    places = [place]
+    if _speaks_of_itself(choices[place], config_dir):
+        new = [one for one in range(len(choices)) if choices[one] != first[one]]
+        places = [one for one in new if _speaks_of_itself(choices[one], config_dir)]
+    composed = _composed(tuple(choices[one] if one in places else first[one] for one in range(len(first))), *whose)
+    expected = _composed(first, *whose)
+    found: dict[tuple[object, ...], Any] = {}
+    for one in places:
+        path = choices[one].partition("=")[0].split("/")
+        if not isinstance(_at(expected, path[:-1]), dict):
+            return False
+        found[first, choices[one], *whose] = _at(composed, path)
+        expected = _with(expected, path, _at(composed, path))
+    if expected != composed:
+        return False
+    _sections.update(found)
+    return True
+
+
+def _speaks_of_itself(line: str, config_dir: Path | None) -> bool:
+    """Whether the file of an option neither is built on others nor sets anything elsewhere, as far as can be seen."""
+    group, _, option = line.partition("=")
+    try:
+        text = ((config_dir or CONF) / group / f"{option}.yaml").read_text(encoding="utf-8")
+    except OSError:  # in another folder
+        return False
+    return "@package" not in text and "defaults:" not in text
 
 
 def _with(tree: Any, path: Sequence[str], value: Any) -> Any:
@@ -129,8 +167,8 @@ def _composed(choices: tuple[str, ...], config_name: str, config_dir: Path | Non
     with open_dict(config):
         del config["hydra"]
         config.output = "output"
-    # Kept as plain values: a DictConfig takes some hundred times the memory.
-    return None if _FROM_HYDRA in OmegaConf.to_yaml(config) else OmegaConf.to_container(config, resolve=False)
+    plain = OmegaConf.to_container(config, resolve=False)  # a DictConfig takes some hundred times the memory
+    return None if _FROM_HYDRA in repr(plain) else plain
 
 
 def _with_values(base: Any, values: Sequence[Override]) -> Settings | None:
