@@ -23,6 +23,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from pipeline import allocation
 from pipeline.errors import ConfigError, PipelineError, interruption
 from pipeline.ranks import leads
 from pipeline.results import REFIT, Epoch, Interval, RunResult, Status
@@ -123,7 +124,9 @@ def deliver(outcome: Outcome, overrides: Sequence[str] | None = None) -> dict[st
         from pipeline.export import save_models
 
         drawn = _draw(outcome, folder, overrides) if outcome.settings.report else {}
+        allocation.hand_back()
         save_models(outcome, folder)  # last, since it may refuse
+        allocation.hand_back()
         return drawn
     return {}
 

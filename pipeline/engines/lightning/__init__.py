@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import distributed
 
+from pipeline import allocation
 from pipeline.data import Dataset
 from pipeline.engines import Fitted, Key, OnEpoch, Turn, fit_in_stacks
 from pipeline.engines.batches import batch_size, steps_per_epoch
@@ -107,6 +108,8 @@ class LightningEngine:
 
         module = ReplicaModule(members, data, on_epoch, turn, limit)
         train(module, self._settings, (self.shape_of(members[0]), members[0].shape(data), len(members)))
+        del module
+        allocation.hand_back()
 
 
 class _Roll:

@@ -14,7 +14,7 @@ from pipeline.engines.lightning.stacked import StackedNetwork
 from pipeline.engines.lightning.transfers import sent
 from pipeline.folds import Replica
 
-_BYTES = 64 * 2**20  # of random bits held at once: all of an epoch would take memory
+_BYTES = 2**23  # of random bits held at once: those of an epoch would take memory
 _STEPS = 50
 
 

@@ -42,6 +42,7 @@ from pipeline.engines.lightning.stacked import (
     Row,
     SingleNetwork,
     StackedConv2d,
+    StackedLinear,
     StackedNetwork,
     Step,
     stack,
@@ -52,8 +53,8 @@ from pipeline.metrics import metrics_of
 from pipeline.results import Epoch, LayerState, Status
 from pipeline.streams import stream_seed
 
-_ROWS_AT_ONCE = 16384  # rows of all replicas together in one pass of the evaluation of an MLP
-_IMAGES_AT_ONCE = 1024  # and of what keeps a number for every place of an image and channel, or step of a sequence
+_NUMBERS_AT_ONCE = 2**23  # inputs and units of all rows and replicas in one pass of the evaluation of an MLP
+_ROWS_AT_ONCE = 1024  # of what keeps a number for every place of an image and channel, or step of a sequence
 _ON_A_GPU = 16  # times as many, to keep it busy
 _STEPS_PER_BLOCK = 50
 
@@ -468,11 +469,7 @@ class ReplicaModule(LightningModule):
         valid = torch.arange(max(lengths), device=self.device) < torch.tensor(lengths, device=self.device)[:, None]
         total, weight = self._losses.new_zeros(2, len(rows))
         parts = []
-        flat = isinstance(self.network, StackedNetwork) and not any(
-            isinstance(layer, StackedConv2d | StackedRecurrent) for layer in self.network.children()
-        )
-        at_once = (_ROWS_AT_ONCE if flat else _IMAGES_AT_ONCE) * (_ON_A_GPU if self.device.type == "cuda" else 1)
-        at_once = max(1, at_once // len(rows))
+        at_once = self._rows_at_once()
         for chunk, use in zip(torch.split(index, at_once, 1), torch.split(valid, at_once, 1), strict=True):
             with self.trainer.precision_plugin.forward_context():
                 logits = self.network(self._inputs(chunk))
@@ -484,6 +481,16 @@ class ReplicaModule(LightningModule):
         outputs = fetched(torch.cat(parts, dim=1))
         mean = (total / weight).cpu().tolist()
         return mean, [outputs[replica, :length].copy() for replica, length in enumerate(lengths)]
+
+    def _rows_at_once(self) -> int:
+        """Of each replica in one pass of the evaluation, so that what they make takes some tens of megabytes."""
+        layers = list(self.network.modules())
+        images = any(isinstance(layer, StackedConv2d | StackedRecurrent) for layer in layers)
+        most = _ROWS_AT_ONCE
+        if isinstance(self.network, StackedNetwork) and not images:
+            units = sum(layer.weight.shape[1] for layer in layers if isinstance(layer, StackedLinear))
+            most = _NUMBERS_AT_ONCE // (units + int(np.prod(self.active[0].replica.shape(self.data))))
+        return max(1, most * (_ON_A_GPU if self.device.type == "cuda" else 1) // len(self.active))
 
     def _leave_and_enter(self) -> None:
         """Finished replicas leave, so that the others no longer pay for them; others may enter. Nobody ends the fit."""
