@@ -33,42 +33,54 @@ def save(sections: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
 
 
 def _speed(sections: list[Mapping[str, Any]], place: Path) -> None:
+    """A line of panels for each network, a column for CPU and GPU."""
     from matplotlib import pyplot
 
-    heights = [len(section["entries"]) for section in sections]
+    networks = list(dict.fromkeys(section["network"] for section in sections))
+    devices = list(dict.fromkeys(section["accelerator"] for section in sections))
+    heights = [max(len(one["entries"]) for one in sections if one["network"] == network) for network in networks]
     figure, axes = pyplot.subplots(
-        len(sections),
-        figsize=(9, 0.27 * sum(heights) + 0.9 * len(sections)),
+        len(networks),
+        len(devices),
+        figsize=(8 * len(devices), 0.24 * sum(heights) + 0.8 * len(networks) + 0.3),
         height_ratios=heights,
         squeeze=False,
         layout="constrained",
     )
-    for section, axis in zip(sections, axes[:, 0], strict=True):
+    for axis in axes.flat:
+        axis.set_visible(False)
+    for section in sections:
+        axis = axes[networks.index(section["network"]), devices.index(section["accelerator"])]
+        axis.set_visible(True)
         _panel(section, axis)
+    figure.suptitle("Time per step and network", fontsize=11)
     figure.savefig(place, dpi=110)
     pyplot.close(figure)
 
 
 def _panel(section: Mapping[str, Any], axis: Axes) -> None:
-    """Time per step and network as a multiple of the floor, or of ours for one network where there is no floor."""
+    """As a multiple of the floor, or of ours where there is no floor."""
     entries = sorted(section["entries"], key=lambda one: median(costs(one)), reverse=True)
     name, base = _base(section)
     ratios = [median([a / b for a, b in zip(costs(entry), base, strict=True)]) for entry in entries]
     bars = axis.barh([_label(entry) for entry in entries], ratios, color=[_colour(entry) for entry in entries])
-    axis.bar_label(bars, [f"{ratio:.2g}" if ratio < 10 else f"{ratio:.0f}" for ratio in ratios], padding=3, fontsize=8)
+    told = [f"{ratio:.2g}" if ratio < 10 else f"{ratio:,.0f}" for ratio in ratios]
+    axis.bar_label(bars, told, padding=3, fontsize=8)
     axis.set_xscale("log")
     axis.margins(x=0.12, y=0.02)
     axis.axvline(1, color="black", linewidth=0.8)
-    axis.set_title(f"{section['network']}: time per step and network ÷ {name}", fontsize=10, loc="left")
+    where = "GPU" if section["accelerator"] == "gpu" else "CPU"
+    axis.set_title(f"{section['network']}, {where} ÷ {name}", fontsize=10, loc="left")
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
 
 
 def _base(section: Mapping[str, Any]) -> tuple[str, list[float]]:
-    by_name = {entry["competitor"]: costs(entry) for entry in reversed(section["entries"])}
-    if FLOOR in by_name:
-        return "the floor", by_name[FLOOR]
-    return "ours for one network", by_name[OURS]
+    """Of one network; on a GPU, which one cannot keep busy, of the largest stack."""
+    entries = section["entries"] if section["accelerator"] == "gpu" else reversed(section["entries"])
+    base = {entry["competitor"]: entry for entry in entries}
+    name, entry = ("the floor", base[FLOOR]) if FLOOR in base else ("ours", base[OURS])
+    return f"{name} for {called(*crowd_of(entry))}", costs(entry)
 
 
 def _label(entry: Mapping[str, Any]) -> str:
