@@ -14,6 +14,7 @@
     errors        what a user can mend
     servers       another program's server as a child process
     ranks         which of several processes speaks for a run
+    allocation    memory that was freed, back to the system
 
     experiment    the story: load -> split -> fit -> score -> refit                     -> RunResult
     predictions   what the networks answered, row by row                                 -> Predictions

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 ROWS = (  # lowest first
-    {"errors", "streams", "results", "ranks"},
+    {"errors", "streams", "results", "ranks", "allocation"},
     {"metrics", "statistics", "settings", "thresholds", "servers"},
     {"data", "preparation", "folds", "models"},
     {"engines"},

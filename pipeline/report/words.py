@@ -19,10 +19,12 @@ _FEW_FOLDS = 5
 
 
 def number(value: float) -> str:
-    """Four decimals, or a power of ten where they would say nothing."""
+    """Four decimals; where they would say little three digits, or a power of ten."""
     if not math.isfinite(value):
         return "–"
-    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.3e}"
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.4f}"
+    return f"{value:.3g}" if 1e-4 <= abs(value) < 1 else f"{value:.3e}"
 
 
 def shown(metric: str) -> str:
