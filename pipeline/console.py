@@ -23,7 +23,6 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from pipeline import allocation
 from pipeline.errors import ConfigError, PipelineError, interruption
 from pipeline.ranks import leads
 from pipeline.results import REFIT, Epoch, Interval, RunResult, Status
@@ -121,6 +120,7 @@ def deliver(outcome: Outcome, overrides: Sequence[str] | None = None) -> dict[st
         rows, predictions = outcome.plan.test, outcome.test_predictions
         np.savez(folder / "predictions.npz", rows=rows, targets=outcome.data.targets[rows], predictions=predictions)
     if outcome.final is not None and outcome.final.status is Status.COMPLETED:
+        from pipeline import allocation
         from pipeline.export import save_models
 
         drawn = _draw(outcome, folder, overrides) if outcome.settings.report else {}
