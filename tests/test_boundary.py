@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from pipeline import experiment, figures
 from pipeline.boundary import boundary_frames, can_show, chosen_epochs, truth_table
-from pipeline.figures.style import rendered
+from pipeline.figures.style import png
 from pipeline.settings import compose_variation as compose
 from tests.engines.conformance import small, three_classes
 
@@ -78,7 +79,8 @@ def test_a_film_is_a_strip_and_an_animation(tmp_path: Path) -> None:
     assert film is not None
     with Image.open(film.save(tmp_path / "boundary.gif")) as gif:
         assert gif.n_frames == 6  # every epoch
-    assert rendered(film.strip()).shape[1] == 896
+    with Image.open(io.BytesIO(png(film.strip()))) as strip:
+        assert strip.width == 896
 
 
 def test_data_of_more_dimensions_have_none() -> None:

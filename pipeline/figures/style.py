@@ -10,11 +10,13 @@ Colours are those of Okabe and Ito, "Color Universal Design" (2008), told apart 
 from __future__ import annotations
 
 import functools
+import io
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -95,25 +97,30 @@ def grid(rows: int, columns: int, width: float, height: float, **layout: Any) ->
 
 def save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     """Write each figure to `folder/<name>.png`."""
-    from matplotlib.image import imsave
-
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.png" for name in figures]
     for path, figure in zip(paths, figures.values(), strict=True):
-        imsave(path, rendered(figure), dpi=figure.dpi)
+        path.write_bytes(png(figure))
     return paths
 
 
-def rendered(figure: Figure) -> np.ndarray:
-    """(height, width, 4) bytes. Drawn once; `savefig` draws twice, first only to work out the layout."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+_PNG: WeakKeyDictionary[Figure, bytes] = WeakKeyDictionary()  # the same picture goes to a file and into a report
 
-    canvas: Any = figure.canvas  # Any: its methods come without types
-    if not isinstance(canvas, FigureCanvasAgg):
-        canvas = FigureCanvasAgg(figure)
-    if figure.stale or not hasattr(canvas, "renderer"):  # the same picture goes to a file and into a report
+
+def png(figure: Figure) -> bytes:
+    """As a file has it. Drawn once; `savefig` draws twice, first only to work out the layout."""
+    from matplotlib.backend_bases import FigureCanvasBase
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.image import imsave
+
+    if figure.stale or figure not in _PNG:
+        canvas: Any = FigureCanvasAgg(figure)  # Any: its methods come without types
         canvas.draw()
-    return np.array(canvas.buffer_rgba())
+        file = io.BytesIO()
+        imsave(file, canvas.buffer_rgba(), format="png", dpi=figure.dpi)
+        _PNG[figure] = file.getvalue()
+        FigureCanvasBase(figure)  # takes the place of the other: its pixels are some megabytes
+    return _PNG[figure]
 
 
 def name_axes(panel: Axes, title: str, x: str, y: str) -> None:

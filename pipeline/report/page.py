@@ -7,13 +7,12 @@ safe below is made here.
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.figures.style import rendered
+from pipeline.figures.style import png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,11 +90,7 @@ _NAMES = {
 
 def picture(name: str, figure: Figure) -> Picture:
     """The figure as PNG inside the page: an SVG of hundreds of trials would be larger, and slow to show."""
-    from matplotlib.image import imsave
-
-    drawn = io.BytesIO()
-    imsave(drawn, rendered(figure), format="png", dpi=figure.dpi)
-    source = f"data:image/png;base64,{base64.b64encode(drawn.getvalue()).decode('ascii')}"
+    source = f"data:image/png;base64,{base64.b64encode(png(figure)).decode('ascii')}"
     width, height = (round(inches * _CSS_PIXELS_PER_INCH) for inches in figure.get_size_inches())
     return Picture(_readable(name), _in_words(figure), source, width, height)
 
