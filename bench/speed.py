@@ -89,7 +89,7 @@ def _facts(work: Work, threads: int) -> dict[str, Any]:
         where["products"] = f"trainer.matmul={fastest(work.of(1, 1))}"
     else:
         where |= {"flop": 2 * work.multiplications, "large_products": large_products()}
-    return {**facts, **where, "absent": {name: list(packages) for name, packages in absent().items()}}
+    return {**facts, **where, "absent": {name: list(packages) for name, packages in absent(work).items()}}
 
 
 @contextmanager

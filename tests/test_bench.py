@@ -18,7 +18,7 @@ import pytest
 from bench import __main__ as command
 from bench import commands, growth, speed
 from bench import rounds as harness
-from bench.competitors import COMPETITORS, FLOOR, OURS
+from bench.competitors import COMPETITORS, FLOOR, OURS, absent
 from bench.report import calm, page, report
 from bench.terminal import opened, pretended
 from bench.works import WORKS, Work, on_gpu
@@ -146,6 +146,8 @@ def test_a_peer_that_is_not_installed_does_not_take_part(monkeypatch: pytest.Mon
     names = {entry[0] for entry in speed.entries(SMALL["digits"])}
     assert {OURS, "PyTorch, raw loop", "scikit-learn"} <= names
     assert not names & {"Keras", "skorch", "JAX, scan over an epoch"}
+    assert {*absent(SMALL["digits"])} == {"Keras", "skorch", "JAX, scan over an epoch"}
+    assert {*absent(on_gpu(SMALL["digits"]))} == {"skorch", "JAX, scan over an epoch"}
 
 
 def test_stacks_are_timed_with_all_their_networks_and_peers_with_one() -> None:

@@ -92,6 +92,6 @@ PRECISIONS = {OURS: "32-true", "this project, tf32": "tf32", "this project, bf16
 """`trainer.precision` of those of ours that differ in nothing else."""
 
 
-def absent() -> dict[str, tuple[str, ...]]:
-    """Who cannot take part, and what is not installed."""
-    return {name: each.absent for name, each in COMPETITORS.items() if each.absent}
+def absent(work: Work) -> dict[str, tuple[str, ...]]:
+    """Who would take part in a work, and what is not installed."""
+    return {name: each.absent for name, each in COMPETITORS.items() if each.takes(work) and each.absent}
