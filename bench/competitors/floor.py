@@ -78,12 +78,16 @@ def fastest(work: Work) -> str:
 
 def large_products(size: int = 8192) -> dict[str, float]:
     """FLOP/s that a product of two large square matrices reaches on the GPU, by `trainer.precision`."""
-    kinds = {"32-true": (torch.float32, "highest"), "tf32": (torch.float32, "high"), "bf16-mixed": (torch.bfloat16, "")}
+    kinds = {
+        "32-true": (torch.float32, "highest"),
+        "tf32": (torch.float32, "high"),
+        "bf16-mixed": (torch.bfloat16, "high"),
+    }
     rates = {}
     for name, (dtype, precision) in kinds.items():
         left, right = torch.randn(2, size, size, device="cuda", dtype=dtype)
         before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision(precision or before)
+        torch.set_float32_matmul_precision(precision)
         try:
             rates[name] = 2 * size**3 / min(_seconds(partial(torch.matmul, left, right)) for _ in range(1 + _TRIES))
         finally:

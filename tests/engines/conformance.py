@@ -93,6 +93,13 @@ def nobody(_: Sequence[Epoch]) -> None:
     """An observer that prunes nothing."""
 
 
+def trained(trials: Sequence[Settings], data: Dataset) -> list[Fitted]:
+    """The folds of these trials, together."""
+    the_plan = plan(data, trials[0])
+    members = [one for number, trial in enumerate(trials) for one in replicas(data, trial, the_plan, number)]
+    return engines.create(trials[0]).fit(members, data, nobody)
+
+
 def assert_same(one: Fitted, other: Fitted, tolerance: float = 1e-9) -> None:
     """Same weights, predictions, status and history."""
     assert one.status == other.status

@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import engines
-from pipeline.data import Dataset, load
+from pipeline.data import load
 from pipeline.engines import Fitted
 from pipeline.engines.lightning import module as training
 from pipeline.engines.lightning.module import ReplicaModule
 from pipeline.engines.lightning.recording import Recording
-from pipeline.folds import Replica, plan, replicas
 from pipeline.results import Status
 from pipeline.settings import Settings
+from tests.engines import conformance
 from tests.engines.test_gpu_path import MORE, TRIALS, settings_with
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -28,15 +27,8 @@ def on(device: str, more: list[str], rate: float = 0.01, epochs: int = 3) -> Set
     return settings_with(*more, f"trainer.accelerator={device}", f"optimizer.lr={rate}", f"trainer.max_epochs={epochs}")
 
 
-def of_trials(trials: list[Settings]) -> tuple[list[Replica], Dataset]:
-    data = load(trials[0].data, 0)
-    the_plan = plan(data, trials[0])
-    return [one for number, trial in enumerate(trials) for one in replicas(data, trial, the_plan, number)], data
-
-
 def trained(trials: list[Settings]) -> list[Fitted]:
-    members, data = of_trials(trials)
-    return engines.create(trials[0]).fit(members, data, lambda _: None)
+    return conformance.trained(trials, load(trials[0].data, 0))
 
 
 @pytest.mark.parametrize("more", MORE.values(), ids=MORE)

@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import engines
 from pipeline.data import load
-from pipeline.engines import Fitted
 from pipeline.engines.lightning import rows
 from pipeline.engines.lightning import trainer as training
 from pipeline.engines.lightning.module import ReplicaModule
@@ -21,6 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.folds import plan, replicas
 from pipeline.settings import Settings
 from pipeline.settings import compose_variation as compose
+from tests.engines.conformance import trained
 
 MORE: dict[str, list[str]] = {
     "plain": [],
@@ -96,13 +95,7 @@ def test_a_step_that_the_device_counts_equals_one_that_the_host_counts(
     """Nothing is recorded here, but what a GPU would repeat is called. Three trials, which leave one after another."""
     trials = [settings_with(*more, f"optimizer.lr={rate}", f"trainer.max_epochs={epochs}") for rate, epochs in TRIALS]
     data = load(trials[0].data, 0)
-
-    def trained() -> list[Fitted]:
-        the_plan = plan(data, trials[0])
-        members = [one for number, trial in enumerate(trials) for one in replicas(data, trial, the_plan, number)]
-        return engines.create(trials[0]).fit(members, data, lambda _: None)
-
-    expected = trained()
+    expected = trained(trials, data)
     recordings: list[Called] = []
 
     def to_record(module: ReplicaModule) -> Called:
@@ -110,7 +103,7 @@ def test_a_step_that_the_device_counts_equals_one_that_the_host_counts(
         return recordings[-1]
 
     monkeypatch.setattr(ReplicaModule, "_to_record", to_record)
-    for got, own in zip(trained(), expected, strict=True):
+    for got, own in zip(trained(trials, data), expected, strict=True):
         assert got.best_epoch == own.best_epoch
         for name, value in own.weights.items():  # rates are float32 on the device
             np.testing.assert_allclose(got.weights[name], value, rtol=1e-4, atol=1e-6, err_msg=name)

@@ -15,8 +15,7 @@ from pipeline import engines
 from pipeline.engines import Fitted
 from pipeline.engines.lightning import rows
 from pipeline.engines.lightning.module import ReplicaModule
-from pipeline.folds import plan, replicas
-from tests.engines.conformance import nobody, small, three_classes
+from tests.engines.conformance import small, three_classes, trained
 from tests.engines.test_gpu_path import Called
 
 pytest.importorskip("triton", reason="torch for CUDA brings it on Linux")
@@ -50,19 +49,16 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         sys.modules[name] = kept
 
 
-def trained(rule: list[str], precision: str) -> list[Fitted]:
-    data = three_classes()
-    trials = [small(f"trainer.precision={precision}", *rule, *trial) for trial in TRIALS]
-    the_plan = plan(data, trials[0])
-    members = [one for number, trial in enumerate(trials) for one in replicas(data, trial, the_plan, number)]
-    return engines.create(trials[0]).fit(members, data, nobody)
+def trained_by(rule: str, precision: str) -> list[Fitted]:
+    trials = [small(f"trainer.precision={precision}", *RULES[rule], *trial) for trial in TRIALS]
+    return trained(trials, three_classes())
 
 
 @pytest.fixture(scope="module", params=[(rule, precision) for rule in RULES for precision in ("32-true", "64-true")])
 def expected(request: Any) -> tuple[str, str, list[Fitted]]:
     """A rule, a precision, and what torch's kernels make of them."""
     rule, precision = request.param
-    return rule, precision, trained(RULES[rule], precision)
+    return rule, precision, trained_by(rule, precision)
 
 
 @pytest.mark.parametrize("counted", ["by the host", "by the device"])
@@ -77,7 +73,7 @@ def test_one_launch_for_all_rows_equals_torchs_optimizers(
     if counted == "by the device":
         monkeypatch.setattr(ReplicaModule, "_to_record", lambda module: Called(module._update_at, module.device))
     rtol, atol = (1e-3, 1e-5) if precision == "32-true" else (1e-9, 1e-12)
-    for got, own in zip(trained(RULES[rule], precision), results, strict=True):
+    for got, own in zip(trained_by(rule, precision), results, strict=True):
         for name, value in own.weights.items():
             np.testing.assert_allclose(got.weights[name], value, rtol, atol, err_msg=name)
     steps = len(launches) / max(one.best_epoch for one in results)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
-from typing import Any
 
 import torch
 import triton
@@ -84,7 +83,7 @@ def _grid(values: Tensor) -> tuple[int, int]:
 @cache
 def can_be_built(device: torch.device) -> bool:
     """Whether a kernel can be built and run there: Triton needs a C compiler."""
-    one: Any = torch.ones(1, 1, device=device)
+    one = torch.ones(1, 1, device=device)
     try:
         sgd(one, one.clone(), [one.clone()], one.clone(), torch.ones(2, 1, device=device), False)
     except Exception as error:

@@ -84,9 +84,7 @@ class Member:
     def fitted(self, arena: Arena) -> Fitted:
         """The record to hand out."""
         assert self.status is not None
-        weights: dict[str, np.ndarray] = {}
-        if self.kept is not None and self.status in (Status.COMPLETED, Status.STOPPED):
-            weights = dict(zip(self.names, arena.arrays(self.kept), strict=True))
+        weights = {} if self.kept is None else dict(zip(self.names, arena.arrays(self.kept), strict=True))
         results = (weights, self.history, self.predictions)
         return Fitted.ended(self.replica.key, self.status, *results, self.best_epoch, self.failure)
 
