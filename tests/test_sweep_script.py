@@ -21,7 +21,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 
-from pipeline import console, experiment, figures
+from pipeline import console, experiment, figures, repetition
 from pipeline.data import Dataset, load
 from pipeline.errors import DataError
 from pipeline.folds import plan
@@ -111,6 +111,10 @@ def test_a_search_on_real_data_leaves_its_tree_in_the_store_until_it_is_deleted(
     assert drawn == [found.outcome]  # once, for the folder, the store and the pages
     ready = compose(["experiment=best_iris", "output=o"], "train", conf)
     assert experiment.run(ready).result.cv["accuracy"] == found.score
+    final = repetition.recorded("out")
+    numbers = repetition.numbers(final.result, repetition.train(final)[0])
+    assert {number.name for number in numbers if number.close} >= {"cv/accuracy", "test/accuracy", "fold 0/accuracy"}
+    assert all(number.close for number in numbers)
     (name,) = optuna.get_all_study_names(connect("studies/journal.log"))
     script = runpy.run_path(str(repository / "scripts" / "study.py"))["main"]
     assert script(["delete", name, "--yes"]) == 0

@@ -133,6 +133,7 @@ def final(store: Store, start: Start, end: End, folder: Path) -> None:
     together = {f"test/ensemble/{name}": score for name, score in end.result.ensemble.items()}
     points = [*_history(refit, times), *points_of({**scores, **together, **validated}, end.at)]
     store.log(start.key, points, start.params, tags)
+    store.files(start.key, {**start.files, **end.environment})
     store.dataset(start.key, end.data)
     store.leavings(start.key, folder, "*")
     store.models(start.key, folder, end.at)
