@@ -224,7 +224,10 @@ def test_the_final_run_holds_test_scores_and_the_experiments_files(settings: Set
         {"test/accuracy": 0.91, "test/log_loss": 0.28, "cv/accuracy": 0.91, "cv/log_loss": 0.28}
     )
     assert curve(client, final.info.run_id, "train/loss") == {e.epoch: e.train_loss for e in history(REFIT)}
-    assert {file.path for file in client.list_artifacts(final.info.run_id)} == {
+    files = {file.path for file in client.list_artifacts(final.info.run_id)}
+    assert files - {"diff.patch"} == {  # which there is where the checkout has changes
+        "config.yaml",
+        "environment.json",
         "figures",
         "predictions.npz",
         "report.html",
@@ -732,8 +735,10 @@ def test_a_study_stands_above_its_trials_and_the_final_fit(settings: Settings, c
                 trial.finish(outcome_of(settings, folds))
         best = outcome_of(settings, folds, refit=True)
         tracker.final(best, study.run_id)
-        pages = {"report.html": "<p>All of them</p>"}
-        study.finish(best, {"importance": search_importance({"optimizer.lr": 1.0})}, pages=pages)
+        page = tmp_path / "search" / "report.html"
+        page.parent.mkdir()
+        page.write_text("<p>All of them</p>")
+        study.finish(best, {"importance": search_importance({"optimizer.lr": 1.0})}, pages=[page])
     run = client.get_run(study.run_id)
     assert (run.info.run_name, run.data.tags["level"], run.data.tags["study"]) == ("study s1", "study", "s1")
     assert run.data.metrics["best/cv/accuracy"] == pytest.approx(0.91)

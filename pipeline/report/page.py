@@ -119,14 +119,17 @@ def fragment(title: str, scores: Table | None, notes: Sequence[str], figures: Ma
     return str(_template("fragment.html").render(title=title, scores=scores, notes=notes, pictures=pictures))
 
 
-def charts(title: str, drawn: Sequence[Chart]) -> str:
-    """Interactive charts as one page, plotly's script once in it."""
+def charts(title: str, drawn: Sequence[Chart]) -> bytes:
+    """Interactive charts as one page in UTF-8, plotly's script once in it."""
     from plotly.offline import get_plotlyjs
 
     look = {"responsive": True, "displayModeBar": False}
     options: Any = {"full_html": False, "include_plotlyjs": False, "config": look}
     parts = [(chart, chart.figure.to_html(div_id=chart.name, **options)) for chart in drawn]
-    return str(_template("study.html").render(title=title, charts=parts, plotly=get_plotlyjs()))
+    page = str(_template("study.html").render(title=title, charts=parts))
+    before, tag, after = page.partition("<script>")
+    # Put in afterwards: the 5 MB take 10 as a text, which rendering copies several times when memory is at its peak.
+    return b"".join([f"{before}{tag}".encode(), get_plotlyjs().encode(), after.encode()])
 
 
 def _template(name: str) -> Any:

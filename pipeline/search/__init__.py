@@ -38,7 +38,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ from pipeline.search.space import Space, fixed_part, read
 from pipeline.search.study import Identity, absolute, alone, connect, named, open_study
 from pipeline.search.trial import Job, StudyRecord, Tracks
 from pipeline.search.worker import dataset
-from pipeline.settings import Settings, compose, groups, takes
+from pipeline.settings import Settings, compose, compose_variation, groups, takes
 
 __all__ = ["Found", "search"]
 
@@ -137,7 +137,7 @@ def _told_of_an_interruption(say_farewell: Callable[[], None]) -> Iterator[None]
         raise
 
 
-def _record(found: Found, job: Job, tracks: Tracks, record: StudyRecord, written: Mapping[str, str]) -> None:
+def _record(found: Found, job: Job, tracks: Tracks, record: StudyRecord, written: Sequence[Path]) -> None:
     """What the refit has to say, where there was one."""
     if found.outcome is not None:
         typed = job.typed(found.best.overrides)
@@ -163,7 +163,7 @@ def understand(
     rules = settings.search
     assert rules is not None
     space = read(overrides, rules.space, lambda group: known.get(group, []), takes("sweep", config_dir))
-    space.check(lambda overrides: compose(overrides, "sweep", config_dir))
+    space.check(lambda overrides: compose_variation(overrides, "sweep", config_dir))
     samplers.equip(optuna.create_study(), settings, space)
     file = rules.warm_start
     return settings, space, [] if file is None else warm_start.load(Path(file), space)

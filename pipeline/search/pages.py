@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import report
@@ -21,18 +22,16 @@ if TYPE_CHECKING:
     from pipeline.search.trial import Job
 
 
-def write(study: Study, job: Job, found: Found, overrides: Sequence[str], hint: str) -> dict[str, str]:
-    """Write both into the search's folder; file name -> HTML. Neither where `report=false`."""
+def write(study: Study, job: Job, found: Found, overrides: Sequence[str], hint: str) -> list[Path]:
+    """Write both into the search's folder, and say where. Neither where `report=false`."""
     if not job.settings.report:
-        return {}
+        return []
     page = _page(study, job, found)
-    pages = {
-        "report.html": report.of_study(page, found.figures, found.of_outcome, _commands(job, found, overrides, hint)),
-        "study.html": report.interactive(page),
-    }
-    for name, text in pages.items():
-        (job.output / name).write_text(text, encoding="utf-8")
-    return pages
+    files = job.output / "report.html", job.output / "study.html"
+    commands = _commands(job, found, overrides, hint)
+    files[0].write_text(report.of_study(page, found.figures, found.of_outcome, commands), encoding="utf-8")
+    files[1].write_bytes(report.interactive(page))
+    return [*files]
 
 
 def _page(study: Study, job: Job, found: Found) -> report.Study:

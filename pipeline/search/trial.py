@@ -70,9 +70,9 @@ class StudyRecord(Protocol):
     def run_id(self) -> str: ...
 
     def finish(
-        self, best: Outcome, figures: Mapping[str, Figure], overrides: Sequence[str], pages: Mapping[str, str], /
+        self, best: Outcome, figures: Mapping[str, Figure], overrides: Sequence[str], pages: Sequence[Path], /
     ) -> None:
-        """pages: HTML by file name."""
+        """pages: files of HTML."""
 
 
 class Tracks(Protocol):

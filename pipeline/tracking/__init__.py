@@ -344,9 +344,9 @@ class StudyRun:
         best: Outcome,
         figures: Mapping[str, Figure],
         overrides: Sequence[str] | None = None,
-        pages: Mapping[str, str] | None = None,
+        pages: Sequence[Path] = (),
     ) -> None:
-        """Record the best trial's scores, and of the study its figures by name and its pages by file name.
+        """Record the best trial's scores, and of the study its figures by name and its pages.
 
         overrides: of that trial, as in `Tracker.trial`.
         """
@@ -354,8 +354,8 @@ class StudyRun:
         what = describe(best, _typed(best.settings, overrides))
         note = f"Best trial: {what}\n\n{_PICKED}\n\n{self._searched}".strip()
         tags = {"primary": best.result.primary, "mlflow.note.content": note}
-        points, files = points_of(scores, now()), dict(pages or {})
-        self._writer.later(_kept(best), records.study, self.run_id, points, tags, DataInput.of(best), files)
+        points = points_of(scores, now())
+        self._writer.later(_kept(best), records.study, self.run_id, points, tags, DataInput.of(best), [*pages])
         with tempfile.TemporaryDirectory() as folder:
             save(figures, Path(folder))
             self._writer.later(_kept(best), records.figures, self.run_id, Path(folder))

@@ -157,13 +157,13 @@ def study(
     points: Sequence[Point],
     tags: Mapping[str, str],
     data: DataInput,
-    files: Mapping[str, str],
+    pages: Sequence[Path],
 ) -> None:
     """The best trial of a study, and what was written about them all."""
     store.log(run, points, tags=tags)
     store.dataset(run, data)
-    if files:
-        store.files(run, files)
+    for page in pages:
+        store.leavings(run, page.parent, page.name)
 
 
 def end_run(store: Store, run: str, status: str, tags: Mapping[str, str], at: int) -> None:
