@@ -78,7 +78,7 @@ def _area(positive: np.ndarray, p: np.ndarray) -> float:
 
 def _steps(positive: np.ndarray, p: np.ndarray) -> float:
     """Precision at every threshold, weighted by the recall that is gained there."""
-    order = np.argsort(-p, kind="stable")
+    order = np.argsort(-p)
     ends = np.append(np.flatnonzero(np.diff(p[order])), len(p) - 1)  # of rows with the same p, the last
     found = np.cumsum(positive[order])[ends]
     return float(np.sum(np.diff(found, prepend=0) * found / (ends + 1)) / found[-1])

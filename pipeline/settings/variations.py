@@ -27,6 +27,7 @@ from pipeline.settings.wording import Problem
 _FROM_HYDRA = "${hydra:"  # a value that only Hydra knows, for one run
 _REFERS, _MISSING = "${", "???"
 _RELATIVE = re.compile(r"\$\{\s*\.")
+_NAMES_ONE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")  # `${optimizer.lr}`, and nothing around it
 _NAME = re.compile(r"[A-Za-z_][\w.]*")  # may be one of a setting, in an interpolation
 _ABSENT = object()
 
@@ -202,10 +203,16 @@ def _put(base: Any, values: Sequence[Override]) -> dict[str, Any]:
 def _resolved(config: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:
     """The same with every interpolation resolved.
 
-    OmegaConf sees interpolations and what they name, and nothing else: it makes an object for every value, which for
-    all settings takes ten times as long as the rest of a variation.
+    One that is the name of a plain value is that value. OmegaConf sees the others and what they name, and nothing else:
+    it makes an object for every value, which for all settings takes ten times as long as the rest of a variation.
     """
-    asking = {path: str(value) for path, value in _leaves(config) if _REFERS in str(value) or _MISSING in str(value)}
+    asking = {path: str(value) for path, value in _leaves(config) if _asks(value)}
+    for path, text in [*asking.items()]:
+        whole = _NAMES_ONE.fullmatch(text)
+        value = _at(config, whole[1].split(".")) if whole else _ABSENT
+        if not (value is _ABSENT or isinstance(value, dict) or _asks(value)):
+            _into(config, path, value)
+            del asking[path]
     small: dict[str, Any] = {}
     for path, text in asking.items():
         if _MISSING in text or _RELATIVE.search(text):
@@ -213,10 +220,14 @@ def _resolved(config: dict[str, Any], problems: list[Problem]) -> dict[str, Any]
         for named in (path, *(name.split(".") for name in _NAME.findall(text))):
             if (found := _at(config, named)) is not _ABSENT:
                 _into(small, named, found)
-    resolved = plain_values(OmegaConf.create(small), problems)
+    resolved = plain_values(OmegaConf.create(small), problems) if asking else {}
     for path in () if problems else asking:
         _into(config, path, _at(resolved, path))
     return config
+
+
+def _asks(value: Any) -> bool:
+    return _REFERS in str(value) or _MISSING in str(value)
 
 
 def _leaves(tree: Mapping[str, Any], before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
