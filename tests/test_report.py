@@ -110,7 +110,7 @@ def pages(outcome: Outcome, study: report.Study) -> dict[str, str]:
     return {
         "outcome": report.of_outcome(outcome, final, COMMANDS),
         "study": report.of_study(study, drawn, final, COMMANDS),
-        "interactive": report.interactive(study).decode(),
+        "interactive": b"".join(report.interactive(study)).decode(),
     }
 
 
@@ -352,4 +352,4 @@ def test_a_search_without_a_complete_trial_has_its_page(study: report.Study, tri
     assert not read.problems
     assert read.all("h1")
     assert "no trial is complete" in read.sections[""]
-    assert not Read(report.interactive(bare).decode()).problems
+    assert not Read(b"".join(report.interactive(bare)).decode()).problems

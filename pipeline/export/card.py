@@ -57,8 +57,9 @@ def _target(outcome: Outcome) -> list[str]:
 
 def _range(data: Dataset, rows: np.ndarray, chunk: int = 8192) -> list[float]:
     """The smallest and the largest number among the training rows."""
-    parts = [data.inputs[rows[start : start + chunk]] for start in range(0, len(rows), chunk)]
-    return [float(min(np.nanmin(part) for part in parts)), float(max(np.nanmax(part) for part in parts))]
+    parts = (data.inputs[rows[start : start + chunk]] for start in range(0, len(rows), chunk))
+    lows, highs = zip(*((np.nanmin(part), np.nanmax(part)) for part in parts), strict=True)
+    return [float(min(lows)), float(max(highs))]
 
 
 def as_written(rows: np.ndarray, card: Card) -> pd.DataFrame:

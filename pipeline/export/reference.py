@@ -21,6 +21,7 @@ LEVELS = np.linspace(0, 1, 21)
 """Of the quantiles that are kept of a number."""
 
 _SAMPLE = 20_000  # rows tell as much as all of them
+_AT_ONCE = 1_000  # rows whose float64 copies are in memory together
 _MOST_FEATURES = 1_000  # of more, rows are described as those of images are
 _MOST_CATEGORIES = 100
 _BLOCKS = 28  # of the mean picture, along each side
@@ -57,8 +58,9 @@ def features_of(data: Dataset, inputs: np.ndarray) -> Iterator[Feature]:
     """Of rows (n, …) of this kind of data."""
     flat = inputs.reshape(len(inputs), -1)
     if inputs.ndim > 2 or flat.shape[1] > _MOST_FEATURES:
-        yield Feature("mean of a row", flat.mean(axis=1, dtype=np.float64))
-        yield Feature("spread of a row", flat.std(axis=1, dtype=np.float64))
+        parts = np.array_split(flat, 1 + len(flat) // _AT_ONCE)
+        yield Feature("mean of a row", np.concatenate([part.mean(axis=1, dtype=np.float64) for part in parts]))
+        yield Feature("spread of a row", np.concatenate([part.std(axis=1, dtype=np.float64) for part in parts]))
         return
     names = data.feature_names or [f"input {number}" for number in range(flat.shape[1])]
     for number, name in enumerate(names):

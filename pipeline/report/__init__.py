@@ -156,8 +156,8 @@ def of_study(
     return render(page)
 
 
-def interactive(study: Study) -> bytes:
-    """The charts of a search as one page in UTF-8; plotly's script is inside, about 5 MB."""
+def interactive(study: Study) -> list[bytes]:
+    """The charts of a search as one page in UTF-8, in parts; plotly's script is inside, about 5 MB."""
     from pipeline.figures.interactive import charts_of_study
 
     drawn = charts_of_study(study.trials, study.goal, study.importances)

@@ -119,8 +119,8 @@ def fragment(title: str, scores: Table | None, notes: Sequence[str], figures: Ma
     return str(_template("fragment.html").render(title=title, scores=scores, notes=notes, pictures=pictures))
 
 
-def charts(title: str, drawn: Sequence[Chart]) -> bytes:
-    """Interactive charts as one page in UTF-8, plotly's script once in it."""
+def charts(title: str, drawn: Sequence[Chart]) -> list[bytes]:
+    """Interactive charts as one page in UTF-8, plotly's script once in it; in parts, since it is large."""
     from plotly.offline import get_plotlyjs
 
     look = {"responsive": True, "displayModeBar": False}
@@ -129,7 +129,7 @@ def charts(title: str, drawn: Sequence[Chart]) -> bytes:
     page = str(_template("study.html").render(title=title, charts=parts))
     before, tag, after = page.partition("<script>")
     # Put in afterwards: the 5 MB take 10 as a text, which rendering copies several times when memory is at its peak.
-    return b"".join([f"{before}{tag}".encode(), get_plotlyjs().encode(), after.encode()])
+    return [f"{before}{tag}".encode(), get_plotlyjs().encode(), after.encode()]
 
 
 def _template(name: str) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import report
+from pipeline import allocation, report
 from pipeline.results import RunResult
 from pipeline.search import repeats
 from pipeline.search.closing import Found
@@ -30,7 +30,9 @@ def write(study: Study, job: Job, found: Found, overrides: Sequence[str], hint: 
     files = job.output / "report.html", job.output / "study.html"
     commands = _commands(job, found, overrides, hint)
     files[0].write_text(report.of_study(page, found.figures, found.of_outcome, commands), encoding="utf-8")
-    files[1].write_bytes(report.interactive(page))
+    with files[1].open("wb") as file:
+        file.writelines(report.interactive(page))
+    allocation.hand_back()
     return [*files]
 
 

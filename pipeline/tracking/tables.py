@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline import allocation
+
 if TYPE_CHECKING:
     from pyarrow import DictionaryArray
 
@@ -50,6 +52,8 @@ def out_of_fold(answers: Predictions, classes: Sequence[str]) -> bytes:
     parquet.write_table(
         pyarrow.table(columns), file, compression="zstd", use_dictionary=[n for n in _REPEATING if n in columns]
     )
+    pyarrow.default_memory_pool().release_unused()  # tens of megabytes that it would keep for the next table
+    allocation.hand_back()
     return file.getvalue()
 
 
