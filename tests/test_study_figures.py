@@ -355,6 +355,12 @@ def test_thousands_of_marks_are_small_and_stand_beside_each_other() -> None:
 # Charts to point at ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("count", "step"), [(4, 1), (40, None)])
+def test_no_tick_stands_between_two_trials(count: int, step: int | None) -> None:
+    drawn = {chart.name: chart.figure for chart in charts_of_study(study(count), ACCURACY, {})}
+    assert {drawn[name].layout.xaxis.dtick for name in ("search_history", "search_seconds")} == {step}
+
+
 def test_a_point_tells_its_trial_with_markup_taken_for_text() -> None:
     tried = replace(
         trial(7, 0.91, **{"a": "<b>x</b>", "optimizer.lr[adam]": 0.01}), std=0.02, further={"parameters": 9e4}

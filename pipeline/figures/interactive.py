@@ -7,7 +7,7 @@ reads a part of HTML in labels.
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,7 @@ _LOOKS: dict[State, tuple[str, str]] = {
     "failed": (VERMILION, "x"),
     "infeasible": (CLASSES[4], "square"),
 }
+_FEW = 12  # ticks, one of which stands at every number
 _GREY_CROSS = {"color": "#AAAAAA", "symbol": "x-thin-open"}
 _LAYOUT = {
     "template": "plotly_white",
@@ -101,6 +102,12 @@ def _figure(x: str, y: str, height: int = 400) -> Figure:
     return Figure(layout={**_LAYOUT, **axes, "height": height})
 
 
+def _counted(figure: Figure, numbers: Iterable[int]) -> Figure:
+    """No tick between two trials or two epochs, which plotly would set where there are few."""
+    found = {0, *numbers}
+    return figure.update_xaxes(dtick=1) if max(found) < _FEW else figure
+
+
 def _safe(text: object) -> str:
     return html.escape(str(text), quote=False)  # plotly knows &lt; but not &quot;
 
@@ -135,7 +142,7 @@ def _history(trials: Sequence[SearchTrial], goal: Goal) -> Figure:
         line = {"color": ORANGE, "shape": "hv", "width": 2.5}
         x, best = [trial.number for trial in done], best_so_far(done, goal)
         figure.add_scatter(x=x, y=best, mode="lines", name="best so far", line=line, hoverinfo="skip")
-    return figure
+    return _counted(figure, (trial.number for trial in trials))
 
 
 def _points(
@@ -161,7 +168,7 @@ def _curves(trials: Sequence[SearchTrial], goal: Goal) -> Figure:
         _lines(figure, name, own, {"color": colour, "width": 1}, 4 if state == "complete" else 9, symbol)
     if best is not None and best.curve:
         _lines(figure, f"trial {best.number}, the best", [best], {"color": ORANGE, "width": 3}, 6, "circle")
-    return figure
+    return _counted(figure, (epoch for trial in trials for epoch in trial.curve))
 
 
 def _crowd(figure: Figure, crowd: Crowd) -> None:
@@ -351,4 +358,4 @@ def _seconds(trials: Sequence[SearchTrial]) -> Figure:
             told = {"text": [_told(trial) for trial in own], "hoverinfo": "text", "textposition": "none"}
             x, y = [trial.number for trial in own], [trial.seconds for trial in own]
             figure.add_bar(x=x, y=y, width=0.8, name=state, marker=look, **told)
-    return figure.update_layout(barmode="overlay")
+    return _counted(figure, (trial.number for trial in trials)).update_layout(barmode="overlay")
