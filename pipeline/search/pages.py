@@ -27,13 +27,13 @@ def write(study: Study, job: Job, found: Found, overrides: Sequence[str], hint: 
     if not job.settings.report:
         return []
     page = _page(study, job, found)
-    files = job.output / "report.html", job.output / "study.html"
     commands = _commands(job, found, overrides, hint)
-    files[0].write_text(report.of_study(page, found.figures, found.of_outcome, commands), encoding="utf-8")
-    with files[1].open("wb") as file:
+    to_read, to_point_at = job.output / "report.html", job.output / "study.html"
+    to_read.write_text(report.of_study(page, found.figures, found.of_outcome, commands), encoding="utf-8")
+    with to_point_at.open("wb") as file:
         file.writelines(report.interactive(page))
     allocation.hand_back()
-    return [*files]
+    return [to_read, to_point_at]
 
 
 def _page(study: Study, job: Job, found: Found) -> report.Study:

@@ -156,9 +156,9 @@ class Space:
         """
         problems: list[str] = []
         always = {each.key: each.values.probes()[0] for each in self.dimensions if not (each.when or each.list_part)}
-        for together in _packed(self.probes()):
-            values = always | dict(text.split("=", 1) for probe in together for text in probe)
-            if _refusal(compose, [*self.fixed, *(f"{key}={value}" for key, value in values.items())]):
+        for values, together in _packed(self.probes()):
+            everything = [f"{key}={value}" for key, value in (always | values).items()]
+            if _refusal(compose, [*self.fixed, *everything]):
                 for probe in together:
                     if told := _refusal(compose, [*self.fixed, *probe]):
                         problems.append(f"{' '.join(probe)}: {told}")
@@ -237,8 +237,8 @@ def _branched(
     ]
 
 
-def _packed(probes: Sequence[tuple[str, ...]]) -> list[list[tuple[str, ...]]]:
-    """Probes in as few groups as a first fit finds, none of which gives a setting two values."""
+def _packed(probes: Sequence[tuple[str, ...]]) -> list[tuple[dict[str, str], list[tuple[str, ...]]]]:
+    """Probes in as few groups as a first fit finds, none of which gives a setting two values; with those values."""
     groups: list[tuple[dict[str, str], list[tuple[str, ...]]]] = []
     for probe in probes:
         values = dict(text.split("=", 1) for text in probe)
@@ -248,7 +248,7 @@ def _packed(probes: Sequence[tuple[str, ...]]) -> list[list[tuple[str, ...]]]:
             groups.append((known, together))
         known.update(values)
         together.append(probe)
-    return [together for _, together in groups]
+    return groups
 
 
 def _refusal(compose: Callable[[list[str]], object], overrides: list[str]) -> str:

@@ -227,7 +227,8 @@ def _resolved(config: dict[str, Any], problems: list[Problem]) -> dict[str, Any]
 
 
 def _asks(value: Any) -> bool:
-    return _REFERS in str(value) or _MISSING in str(value)
+    text = str(value)
+    return _REFERS in text or _MISSING in text
 
 
 def _leaves(tree: Mapping[str, Any], before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
