@@ -12,7 +12,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from pipeline.settings import Component, Settings, compose, explain, groups
+from pipeline.settings import Component, Settings, compose, compose_variation, explain, groups
 from pipeline.settings.explanation import reason
 from pipeline.settings.rules import components
 from pipeline.settings.wording import declared
@@ -33,7 +33,10 @@ def settings_with(group: str, option: str) -> Settings:
 
 @pytest.mark.parametrize(("group", "option"), CHOICES, ids=[f"{group}={option}" for group, option in CHOICES])
 def test_every_option_makes_valid_settings(group: str, option: str) -> None:
-    assert isinstance(settings_with(group, option), Settings)
+    """And the same ones where Hydra is not asked anew."""
+    settings = settings_with(group, option)
+    quickly = compose_variation([f"{group}={option}", *NEEDS.get((group, option), ())], "sweep")
+    assert settings == quickly.model_copy(update={"output": settings.output})
 
 
 def test_groups_are_the_folders_and_options_the_files() -> None:

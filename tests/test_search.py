@@ -50,6 +50,7 @@ from pipeline.search.sessions import HOST, Sign
 from pipeline.search.study import Identity, alone, ask, connect
 from pipeline.search.worker import Worker, beat_of
 from pipeline.settings import ConstraintSettings, Settings, groups
+from pipeline.settings import compose as compose_anew
 from pipeline.settings import compose_variation as compose
 
 STUDY = "search.study_name=s"
@@ -64,10 +65,19 @@ def _quiet_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
+@pytest.fixture(scope="module")
+def own_conf(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    return Path(shutil.copytree(repository / "conf", tmp_path_factory.mktemp("search") / "conf"))
+
+
 @pytest.fixture
-def conf(tmp_path: Path, repository: Path) -> Path:
-    """A copy of conf/ that a search may add its best to."""
-    return Path(shutil.copytree(repository / "conf", tmp_path / "conf"))
+def conf(own_conf: Path) -> Iterator[Path]:
+    """A copy of conf/ that a search may add its best to: the same for all tests, since Hydra reads
+    another anew."""
+    before = {*own_conf.rglob("*.yaml")}
+    yield own_conf
+    for best in {*own_conf.rglob("*.yaml")} - before:
+        best.unlink()
 
 
 def accuracy_of(settings: Settings, epoch: int, fold: int) -> float:
@@ -1371,8 +1381,8 @@ def test_the_file_of_the_best_composes_to_exactly_the_best(conf: Path, overrides
     extra = ["search.n_trials=3", "output=elsewhere", "tracking=none", "search/pruner=none"]
     text = experiment_file([*overrides, *extra], lambda group: known.get(group, []), "From a test.")
     (conf / "experiment" / "found.yaml").write_text(text)
-    ready = compose(["experiment=found", "output=o"], "train", conf)
-    assert ready == compose([*overrides, "output=o"], "train", conf)
+    ready = compose_anew(["experiment=found", "output=o"], "train", conf)
+    assert ready == compose_anew([*overrides, "output=o"], "train", conf)
 
 
 def test_what_a_file_cannot_say_is_said_in_it() -> None:
@@ -1384,6 +1394,6 @@ def test_the_best_of_a_search_is_ready_for_train(conf: Path, training: StandIn) 
     found = run(conf, "optimizer=sgd,adam", LR, STUDY, "search.n_trials=2", "output=out")
     assert found.ready == conf / "experiment" / "best_xor.yaml"
     assert Path("out/best.yaml").read_text() == found.ready.read_text()
-    ready = compose(["experiment=best_xor", "tracking=none", "output=o"], "train", conf)
+    ready = compose_anew(["experiment=best_xor", "tracking=none", "output=o"], "train", conf)
     searched = training.refitted[0].model_copy(update={"search": None, "output": str(ready.output)})
     assert ready == searched

@@ -1,18 +1,21 @@
-"""`compose`, fast, for many sets of overrides that differ in plain values: the trials of a search.
+"""`compose`, fast, for many sets of overrides: the trials of a search.
 
-Hydra composes the chosen files once for every choice of them; single values are then put into a copy of what came out,
-as Hydra itself puts them there, and the schema and the rules check the whole as ever.
+Hydra composes once what they share; options whose files speak of their own section alone, and single values, are then
+put into a copy of what came out, as Hydra itself puts them there. The schema and the rules check the whole as ever.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
+import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -28,6 +31,8 @@ _FROM_HYDRA = "${hydra:"  # a value that only Hydra knows, for one run
 _REFERS, _MISSING = "${", "???"
 _RELATIVE = re.compile(r"\$\{\s*\.")
 _NAMES_ONE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")  # `${optimizer.lr}`, and nothing around it
+_CHOICE = re.compile(r"[\w/]+=[\w.-]+")  # of one option of a group, by its plain name
+_PACKAGE = re.compile(r"^\s*#\s*@package\s+(\S+)", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z_][\w.]*")  # may be one of a setting, in an interpolation
 _ABSENT = object()
 
@@ -83,93 +88,96 @@ def _choices(config_name: str, config_dir: Path | None) -> frozenset[str]:
         return frozenset(here.group_names)
 
 
-_first: dict[tuple[object, ...], tuple[str, ...]] = {}  # names of groups, and whose -> the first choices of them
-_sections: dict[tuple[object, ...], Any] = {}  # first choices, and another option -> its section among them
-
-
 @functools.lru_cache(maxsize=1024)
 def _base(choices: tuple[str, ...], config_name: str, config_dir: Path | None) -> Any | None:
-    """What the choices make together, as `_composed`.
+    """What the choices make together, interpolations unresolved; None where values depend on the run as Hydra knows it.
 
-    The first choices of the same groups are composed as they stand, and later each new option once in its place among
-    them: a search over three groups has more combinations than options. Where an option changes more than its own
-    section, the combination is composed.
+    A file that speaks of its own section alone is that section, unless another file in play writes into it: so a search
+    over three groups takes one composition, not one for each combination of their options. Hydra composes the others.
     """
-    names = tuple(line.partition("=")[0] for line in choices)
-    first = _first.setdefault((names, config_name, config_dir), choices)
-    base = _composed(first, config_name, config_dir)
-    changed = [place for place, line in enumerate(choices) if line != first[place]]
-    if any(names[one].startswith(f"{names[other]}/") for one in changed for other in changed):
-        return _composed(choices, config_name, config_dir)
-    for place in changed:
-        if not _learnt(first, place, choices, config_name, config_dir):
-            return _composed(choices, config_name, config_dir)
-        base = _with(base, names[place].split("/"), _sections[first, choices[place], config_name, config_dir])
-    return base
+    sections = _sections(choices, config_dir or CONF) if all(map(_CHOICE.fullmatch, choices)) else {}
+    rest = tuple(line for line in choices if line.partition("=")[0] not in sections)
+    composed = _composed(rest, config_name, config_dir)
+    if composed is None or not composed.untouched.issuperset(sections):
+        composed, sections = _composed(choices, config_name, config_dir), {}
+    return composed and {**composed.tree, **sections}
 
 
-def _learnt(
-    first: tuple[str, ...], place: int, choices: tuple[str, ...], config_name: str, config_dir: Path | None
-) -> bool:
-    """Whether the section is known that an option makes among the first choices, or can be found out.
-
-    Options in files that speak of their own section alone are composed together.
-    """
-    whose = config_name, config_dir
-    if (first, choices[place], *whose) in _sections:
-        return True
-    places = [place]
-    if _speaks_of_itself(choices[place], config_dir):
-        new = [one for one in range(len(choices)) if choices[one] != first[one]]
-        places = [one for one in new if _speaks_of_itself(choices[one], config_dir)]
-    composed = _composed(tuple(choices[one] if one in places else first[one] for one in range(len(first))), *whose)
-    expected = _composed(first, *whose)
-    found: dict[tuple[object, ...], Any] = {}
-    for one in places:
-        path = choices[one].partition("=")[0].split("/")
-        if not isinstance(_at(expected, path[:-1]), dict):
-            return False
-        found[first, choices[one], *whose] = _at(composed, path)
-        expected = _with(expected, path, _at(composed, path))
-    if expected != composed:
-        return False
-    _sections.update(found)
-    return True
+def _sections(choices: Sequence[str], folder: Path) -> dict[str, Any]:
+    """By the name of its group, what each option says whose file speaks of its own section alone."""
+    paths = {line.partition("=")[0]: folder / f"{line.replace('=', '/')}.yaml" for line in choices}
+    return {group: _content(path) for group, path in paths.items() if "/" not in group and _speaks_of_itself(path)}
 
 
-def _speaks_of_itself(line: str, config_dir: Path | None) -> bool:
-    """Whether the file of an option neither is built on others nor sets anything elsewhere, as far as can be seen."""
-    group, _, option = line.partition("=")
-    try:
-        text = ((config_dir or CONF) / group / f"{option}.yaml").read_text(encoding="utf-8")
-    except OSError:  # in another folder
-        return False
-    return "@package" not in text and "defaults:" not in text
+@dataclass(frozen=True)
+class _Composed:
+    """tree: plain values without the `hydra` node. untouched: groups whose section is what the file of their option
+    says, since no other file in play writes into it."""
 
-
-def _with(tree: Any, path: Sequence[str], value: Any) -> Any:
-    """A copy with this section, or without it where it is absent."""
-    changed = copy.deepcopy(tree)
-    _into(changed, path, value)
-    if value is _ABSENT:
-        del _at(changed, path[:-1])[path[-1]]
-    return changed
+    tree: dict[str, Any]
+    untouched: frozenset[str]
 
 
 @functools.lru_cache(maxsize=1024)
-def _composed(choices: tuple[str, ...], config_name: str, config_dir: Path | None) -> Any | None:
-    """What Hydra makes of them, interpolations unresolved; None where values depend on the run as Hydra knows it."""
+def _composed(choices: tuple[str, ...], config_name: str, config_dir: Path | None) -> _Composed | None:
+    """What Hydra makes of them; None where it refuses, or where values depend on the run as Hydra knows it."""
     search_path = [text for text in choices if text.startswith("hydra.searchpath=")]
     with composer(config_name, config_dir, search_path) as here:
         try:
             config = here.compose([text for text in choices if text not in search_path])
         except (HydraException, OmegaConfBaseException):
             return None
+    chosen = {str(group): option for group, option in config.hydra.runtime.choices.items()}
     with open_dict(config):
         del config["hydra"]
         config.output = "output"
-    plain = OmegaConf.to_container(config, resolve=False)  # a DictConfig takes some hundred times the memory
-    return None if _FROM_HYDRA in repr(plain) else plain
+    tree: Any = OmegaConf.to_container(config, resolve=False)  # a DictConfig takes some hundred times the memory
+    return None if _FROM_HYDRA in repr(tree) else _Composed(tree, _untouched(chosen, config_name, config_dir or CONF))
+
+
+def _untouched(chosen: Mapping[str, Any], config_name: str, folder: Path) -> frozenset[str]:
+    """Of the groups, those whose section only the file of their option writes. None of them where the files do not tell
+    who writes what: one lies in another folder, or a list of defaults moves a section or hangs on a value."""
+    touched: set[str] = set()
+    files = [config_name]
+    files += [f"{group}/{one}" for group, one in chosen.items() if one is not None and not group.startswith("hydra/")]
+    for file in files:  # the list grows by what each is built on
+        path = folder / f"{file}.yaml"
+        group = file.rpartition("/")[0]
+        if group and "/" not in group and _speaks_of_itself(path):
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError:
+            return frozenset()
+        content = yaml.safe_load(text) or {}
+        for entry in content.pop("defaults", []):
+            if "@" in str(entry) or _REFERS in str(entry):
+                return frozenset()
+            if isinstance(entry, str) and entry != "_self_":
+                files.append(posixpath.join(group, entry).lstrip("/"))
+        package = _PACKAGE.search(text)
+        name = package[1] if package else group.replace("/", ".") or "_global_"
+        if name.startswith("_") and name != "_global_":
+            return frozenset()
+        touched |= content.keys() if name == "_global_" else {name.partition(".")[0]}
+    return frozenset(chosen) - touched
+
+
+@functools.lru_cache(maxsize=256)
+def _speaks_of_itself(path: Path) -> bool:
+    """Whether an option is not built on others, sets nothing outside of its section and asks Hydra nothing, as far as
+    can be seen."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:  # in another folder
+        return False
+    return not any(word in text for word in ("@package", "defaults", _FROM_HYDRA))
+
+
+@functools.lru_cache(maxsize=256)
+def _content(path: Path) -> Any:
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
 
 
 def _with_values(base: Any, values: Sequence[Override]) -> Settings | None:
