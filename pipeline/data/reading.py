@@ -383,7 +383,7 @@ def _hidden(path: str) -> str:
     import sqlalchemy as sa
 
     try:
-        return sa.make_url(path).render_as_string(hide_password=True)
+        return str(sa.make_url(path).render_as_string(hide_password=True))
     except sa.exc.ArgumentError:
         return path.partition("://")[0] + "://…"
 
