@@ -111,9 +111,19 @@ find_python = python=; \
 	    exit 1; \
 	fi
 
+# Beside pip, which keeps one core busy and would compile only at its end. What hardly anything imports is compiled when
+# it is; some packages carry files for other Pythons, which do not compile.
+seldom := /(tests?|testing|graph_objs|devtools|databricks|lexers|_inductor)/
+define COMPILE
+import compileall, re, time
+while True:
+    compileall.compile_dir("$(VENV)/lib", quiet=2, rx=re.compile("$(seldom)"))
+    time.sleep(8)
+endef
+export COMPILE
+
 # What an interrupted installation leaves behind is unknown: its mark makes the next start begin afresh. The pip that
-# Python 3.11 brings takes twice as long as a new one. pip compiles on one core, compileall on all; some packages carry
-# files for other Pythons, which do not compile.
+# Python 3.11 brings takes twice as long as a new one.
 $(READY): pyproject.toml constraints.txt
 	@set -e; \
 	if [ -e $(BUSY) ] || ! $(BIN) -c '$(in_range); import pip' 2>/dev/null; then \
@@ -127,8 +137,11 @@ $(READY): pyproject.toml constraints.txt
 	export PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt; \
 	pip='$(BIN) -m pip install -qq --disable-pip-version-check --no-compile'; \
 	$$pip --upgrade pip; \
+	$(BIN) -c "$$COMPILE" & compiling=$$!; \
+	stop() { kill $$compiling 2>/dev/null || :; }; trap stop EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
 	$$pip --editable '.[baselines,dashboard,postgres,dask,slurm,test,check]'; \
-	$(BIN) -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true; \
+	stop; \
+	$(BIN) -m compileall -qq -j 0 -x '$(seldom)' $(VENV)/lib || true; \
 	rm $(BUSY); touch $(READY)
 
 # Debian's packages for the tests. Who may not install them is told; the tests that need them say why they are skipped.
