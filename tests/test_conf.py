@@ -12,7 +12,8 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from pipeline.settings import Component, Settings, compose, compose_variation, explain, groups
+from pipeline.settings import Component, Settings, compose, compose_variation, explain, groups, variations
+from pipeline.settings.composition import composer
 from pipeline.settings.explanation import reason
 from pipeline.settings.rules import components
 from pipeline.settings.wording import declared
@@ -28,15 +29,27 @@ NEEDS = {("data", name): ("data.path=my.file",) for name in ("table", "arrays", 
 
 @cache
 def settings_with(group: str, option: str) -> Settings:
-    return compose([f"{group}={option}", *NEEDS.get((group, option), ())], "sweep")
+    return compose_variation([f"{group}={option}", *NEEDS.get((group, option), ())], "sweep")
 
 
 @pytest.mark.parametrize(("group", "option"), CHOICES, ids=[f"{group}={option}" for group, option in CHOICES])
 def test_every_option_makes_valid_settings(group: str, option: str) -> None:
-    """And the same ones where Hydra is not asked anew."""
-    settings = settings_with(group, option)
-    quickly = compose_variation([f"{group}={option}", *NEEDS.get((group, option), ())], "sweep")
-    assert settings == quickly.model_copy(update={"output": settings.output})
+    assert isinstance(settings_with(group, option), Settings)
+
+
+OPTIONS = {group: [option for one, option in CHOICES if one == group] for group, _ in CHOICES if "/" not in group}
+SEVERAL = [group for group in OPTIONS if group not in ("experiment", "search")]  # those write into other sections
+
+
+@pytest.mark.parametrize("number", range(max(len(OPTIONS[group]) for group in SEVERAL)))
+def test_options_are_put_together_as_hydra_does_it(number: int) -> None:
+    """Each option beside one of every other group."""
+    choices = tuple(f"{group}={OPTIONS[group][number % len(OPTIONS[group])]}" for group in SEVERAL)
+    with composer("sweep") as here:
+        config = OmegaConf.to_container(here.compose(choices), resolve=False)
+    assert isinstance(config, dict)
+    config.pop("hydra")
+    assert variations._base(choices, "sweep", None) == {**config, "output": "output"}
 
 
 def test_groups_are_the_folders_and_options_the_files() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from statistics import fmean
 
@@ -16,6 +14,7 @@ from pipeline.data import load
 from pipeline.errors import ConfigError, DataError
 from pipeline.folds import plan, refit_replica
 from pipeline.settings import compose
+from tests.running import run_script
 
 SMALL = (
     "experiment=digits", "engine=numpy", "model.hidden=[12]", "trainer.max_epochs=3", "trainer.progress=false",
@@ -67,11 +66,8 @@ def test_what_cannot_be_scored_says_why(override: str, error: type[Exception], m
 
 @pytest.mark.slow
 def test_the_script_prints_mean_and_spread_and_keeps_the_scores(repository: Path) -> None:
-    script = str(repository / "scripts" / "seeds.py")
-    done = subprocess.run(
-        [sys.executable, script, *SMALL[:2], "--seeds", "2", *SMALL[2:5], "--to", "kept/two.json"],
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+    script = repository / "scripts" / "seeds.py"
+    done = run_script(script, *SMALL[:2], "--seeds", "2", *SMALL[2:5], "--to", "kept/two.json")
     assert done.returncode == 0, done.stderr
     assert "standard deviation of 2 seeds" in done.stdout
     assert json.loads(Path("kept/two.json").read_text(encoding="utf-8"))["seeds"] == [0, 1]

@@ -79,17 +79,18 @@ def wanted(outcome: Outcome) -> list[str]:
 
 
 def _save(outcome: Outcome, target: Path) -> Path:
-    from pipeline.export import agreement, card, formats, network, reference  # torch takes seconds
+    from pipeline.export import agreement, formats, live, network, reference  # torch takes seconds
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    module = network.ensemble(outcome) if target.name == ENSEMBLE else network.single(outcome)
-    the_card = card.of(outcome, networks=len(outcome.fitted) if target.name == ENSEMBLE else 1)
-    the_card["reference"] = reference.of(outcome.data, outcome.plan.development)
+    folds = target.name == ENSEMBLE
+    module = network.ensemble(outcome) if folds else network.single(outcome)
+    original = live.LiveModel(outcome, folds)
+    the_card = {**original.card, "reference": reference.of(outcome.data, outcome.plan.development)}
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         whole = Path(scratch) / target.name
         whole.mkdir()
         formats.write(module, the_card, outcome.data, whole)
-        agreement.demand(whole, agreement.original(outcome, target.name == ENSEMBLE), the_card)
+        agreement.demand(whole, agreement.asked(outcome, original, module), the_card)
         if target.exists():
             shutil.rmtree(target)
         whole.rename(target)

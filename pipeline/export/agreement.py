@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
 from pipeline.errors import ExportError
-from pipeline.export import CARD, network
+from pipeline.export import CARD
 from pipeline.export.card import Card, as_written
 from pipeline.export.formats import quiet
-from pipeline.export.live import LiveModel
 from pipeline.export.standalone import FinishedModel
 
 if TYPE_CHECKING:
     from pipeline.experiment import Outcome
+    from pipeline.export.live import LiveModel
 
 TOLERANCE = 1e-5
 """The largest difference of a probability that is still rounding; of values, relative to those above 1."""
@@ -26,20 +27,19 @@ TOLERANCE = 1e-5
 _ROWS = 256
 
 
-def original(outcome: Outcome, folds: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Real rows, test rows where there are any, and what the engine answers: the mean over folds, or the refit.
+def asked(outcome: Outcome, original: LiveModel, module: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+    """Real rows, test rows where there are any, and what the networks in memory answer.
 
-    A network whose weights are bf16 rounds in every layer by far more than the tolerance; there the original is the
-    same network, computed in single precision.
+    Those whose weights are bf16 round in every layer by far more than the tolerance; there it is what the module
+    answers, which holds the same networks in single precision.
     """
     data = outcome.data
     pool = outcome.plan.test if len(outcome.plan.test) else outcome.plan.development
-    rows = pool[np.linspace(0, len(pool) - 1, min(_ROWS, len(pool))).round().astype(np.int64)]
+    rows = data.inputs[pool[np.linspace(0, len(pool) - 1, min(_ROWS, len(pool))).round().astype(np.int64)]]
     if outcome.settings.trainer.precision == "bf16-true":
-        module = network.ensemble(outcome) if folds else network.single(outcome)
         with torch.no_grad():
-            return data.inputs[rows], module(torch.from_numpy(data.inputs[rows])).numpy()
-    return data.inputs[rows], LiveModel(outcome, folds).answers(data.inputs[rows])
+            return rows, module(torch.from_numpy(rows)).numpy()
+    return rows, original.answers(rows)
 
 
 def demand(folder: Path, asked: tuple[np.ndarray, np.ndarray], card: Card) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
+
+from tests.running import run_script
 
 
-def run(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(repository / "scripts" / "data.py"), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(repository)}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+def run(repository: Path, *arguments: str) -> CompletedProcess[str]:
+    return run_script(repository / "scripts" / "data.py", *arguments, PYTHONPATH=str(repository))
 
 
 def test_one_line_per_data_set(repository: Path) -> None:
