@@ -682,6 +682,14 @@ def test_a_name_made_of_what_was_typed_is_that_of_hydra(tmp_path: Path) -> None:
     assert named == "mine-++seed=3,experiment=named"
 
 
+@given(st.integers() | st.floats(allow_nan=False, allow_infinity=False))
+def test_a_number_is_read_as_hydra_reads_it(number: float) -> None:
+    for text in (f"optimizer.lr={number}", f"optimizer.lr={number:.3g}", f"seed=0{number}", f"++seed={number}"):
+        ours, theirs = variations._parsed_one(text), OverridesParser.create().parse_override(text)
+        assert ours == theirs
+        assert type(ours.value()) is type(theirs.value())
+
+
 def test_what_is_wrong_with_a_variation_is_told_as_ever() -> None:
     wrong = ["optimizer.lr=fast", "trainer.max_epoch=3"]
     with pytest.raises(ConfigError) as told:
