@@ -6,6 +6,7 @@ The models here are plain functions, which need no training; `tests/test_deploym
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,8 @@ def test_rows_that_cannot_be_judged_are_told(
     with pytest.raises(DataError) as error:
         read_labelled(Threshold(), path, target)
     assert told in str(error.value)
+    still_open = {os.path.realpath(entry) for entry in Path("/proc/self/fd").glob("*")}  # on Linux
+    assert str(path.resolve()) not in still_open  # though the error, and all that led to it, is still at hand
 
 
 def test_arrays_need_targets_of_their_own(tmp_path: Path) -> None:

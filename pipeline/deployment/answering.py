@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,8 +40,8 @@ def predict(model: FinishedModel, source: Path, out: Path, watch: Watcher = lamb
         raise DataError(f"Predictions are written as .parquet or .csv. Got --out {out} instead.")
     rows, predicted = 0, Counter[str]()
     opened = read(source, model.card)
-    with _writing(out) as write:
-        for part in opened.parts:
+    with _writing(out) as write, closing(opened.parts) as parts:
+        for part in parts:
             table = _answers(model, part, rows, source)
             write(table)
             rows += len(table)

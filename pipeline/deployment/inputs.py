@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,9 +35,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """total, unit: how much there is to read, for a progress bar."""
+    """parts: to be closed by who does not read them to the end. total, unit: how much there is to read, for a progress
+    bar."""
 
-    parts: Iterator[Part]
+    parts: Generator[Part]
     total: int
     unit: str
 
@@ -71,11 +72,12 @@ def _rows_at_once(card: dict[str, Any]) -> int:
 def _csv(path: Path, card: dict[str, Any]) -> Source:
     import pandas
 
-    def parts() -> Iterator[Part]:
+    def parts() -> Generator[Part]:
         with path.open("rb") as file:
             try:
-                for table in pandas.read_csv(file, chunksize=_rows_at_once(card)):
-                    yield Part(table, (), file.tell())
+                with pandas.read_csv(file, chunksize=_rows_at_once(card)) as tables:
+                    for table in tables:
+                        yield Part(table, (), file.tell())
             except (ValueError, pandas.errors.ParserError) as error:
                 raise DataError(f"{path} cannot be read as a table: {error}") from error
 
@@ -91,7 +93,7 @@ def _parquet(path: Path, card: dict[str, Any]) -> Source:
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}") from error
 
-    def parts() -> Iterator[Part]:
+    def parts() -> Generator[Part]:
         done = 0
         for batch in file.iter_batches(_rows_at_once(card)):
             table = batch.to_pandas()
@@ -111,7 +113,7 @@ def _npy(path: Path, card: dict[str, Any]) -> Source:
         raise DataError(f"{path} must hold rows, an array of shape (n, …). Got a single number.")
     step = _rows_at_once(card)
 
-    def parts() -> Iterator[Part]:
+    def parts() -> Generator[Part]:
         for start in range(0, len(array), step):
             part = np.asarray(array[start : start + step])
             yield Part(part, (), start + len(part))
@@ -130,7 +132,7 @@ def _images(path: Path, card: dict[str, Any]) -> Source:
         )
     step = _rows_at_once(card)
 
-    def parts() -> Iterator[Part]:
+    def parts() -> Generator[Part]:
         for start in range(0, len(files), step):
             some = files[start : start + step]
             rows = np.stack([_pixels(each, card) for each in some])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,9 +68,10 @@ def _names(card: dict[str, Any]) -> tuple[str, ...]:
 # Rows -----------------------------------------------------------------------------------------------------------------
 
 
-def _joined(model: FinishedModel, parts: Iterator[Part], path: Path) -> np.ndarray:
+def _joined(model: FinishedModel, parts: Generator[Part], path: Path) -> np.ndarray:
     try:
-        rows = [model.rows(part.rows) for part in parts]
+        with closing(parts):
+            rows = [model.rows(part.rows) for part in parts]
     except ValueError as error:
         raise DataError(f"{path} does not fit the model. {error}") from error
     if not sum(map(len, rows)):
@@ -84,11 +86,12 @@ def _of_table(model: FinishedModel, path: Path, target: str | None) -> tuple[np.
     names = [target] if target else list(model.card.get("target") or ["target"])
     kept: list[pd.DataFrame] = []
 
-    def parts() -> Iterator[Part]:
-        for part in read(path, model.card).parts:
-            assert isinstance(part.rows, pd.DataFrame)  # images come as folders, arrays as .npy
-            kept.append(part.rows[_columns(part.rows, names, path)])
-            yield part
+    def parts() -> Generator[Part]:
+        with closing(read(path, model.card).parts) as found:
+            for part in found:
+                assert isinstance(part.rows, pd.DataFrame)  # images come as folders, arrays as .npy
+                kept.append(part.rows[_columns(part.rows, names, path)])
+                yield part
 
     if path.suffix.lower() in IMAGES:
         raise DataError(f"{path} is one image without a class. Give a folder that holds a folder of images per class.")
@@ -129,7 +132,7 @@ def _of_archive(model: FinishedModel, path: Path, target: str | None) -> tuple[n
     from pipeline.data.arrays import new_rows
 
     x, y = new_rows(path, target)
-    return _joined(model, iter([Part(x, (), len(x))]), path), _in_columns(y)
+    return _joined(model, (part for part in [Part(x, (), len(x))]), path), _in_columns(y)
 
 
 def _of_folders(model: FinishedModel, folder: Path) -> tuple[np.ndarray, pd.DataFrame]:

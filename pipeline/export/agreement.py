@@ -68,8 +68,9 @@ def _answers(folder: Path, rows: np.ndarray, card: Card) -> Iterator[tuple[str, 
     with quiet():
         import mlflow.pyfunc
 
+        program = torch.export.load(folder / "model.pt2").module()
     with torch.no_grad():
-        yield "torch", torch.export.load(folder / "model.pt2").module()(torch.from_numpy(rows)).numpy()
+        yield "torch", program(torch.from_numpy(rows)).numpy()
     yield "onnx", FinishedModel(folder).answers(rows)
     table = as_written(rows, card) if card["features"] else rows
     yield (
