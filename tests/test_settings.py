@@ -659,6 +659,27 @@ def test_a_choice_that_changes_another_section_is_put_together_as_well(tmp_path:
         assert ours.model_dump(exclude={"output"}) == theirs.model_dump(exclude={"output"})
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("_target_: [torch.nn.ReLU\nx: 1", "mine.yaml cannot be read at line 2, column 2: expected ',' or ']'"),
+        ("- torch.nn.ReLU", "must be a group of settings"),
+        ("\xff", "invalid start byte"),
+    ],
+)
+def test_an_option_that_cannot_be_read_is_told_as_ever(text: str, reason: str, tmp_path: Path) -> None:
+    conf = Path(shutil.copytree(CONF, tmp_path / "conf"))
+    (conf / "activation" / "mine.yaml").write_text(text, encoding="latin-1")
+    told = []
+    for way in (compose, compose_variation):
+        with pytest.raises(ConfigError) as error:
+            way(["activation=mine"], config_dir=conf)
+        told.append(str(error.value))
+    assert "  activation: " in told[0]
+    assert reason in told[0]
+    assert told[0] == told[1]
+
+
 def test_what_changes_in_the_files_is_seen(tmp_path: Path) -> None:
     """Though choices that are known are not composed again."""
     conf = Path(shutil.copytree(CONF, tmp_path / "conf"))

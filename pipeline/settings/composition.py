@@ -24,7 +24,7 @@ from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Rang
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import MarkedYAMLError, YAMLError
 
 from pipeline.errors import ConfigError
 from pipeline.settings import arithmetic
@@ -37,7 +37,8 @@ IN_A_CHECKOUT = not _INSTALLED.is_dir()  # a wheel has conf/ inside of the packa
 CONF = _INSTALLED.parents[1] / "conf" if IN_A_CHECKOUT else _INSTALLED
 arithmetic.register()  # `${calc:…}`, before anything is composed
 
-_REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)  # what Hydra raises on a bad config
+REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
+"""What Hydra raises on a bad config."""
 _LISTED: dict[tuple[Path, str, tuple[int, ...]], dict[str, list[str]]] = {}
 _ASKS_WHAT_WAS_TYPED = re.compile(r"\$\{hydra[:.][^}]*overrid")  # as `${hydra:job.override_dirname}` does
 
@@ -347,7 +348,7 @@ class _Draft:
         try:
             for each in values:
                 OmegaConf.update(config, each.key_or_group, each.value(), merge=True, force_add=True)
-        except _REFUSALS:
+        except REFUSALS:
             return None
         return config
 
@@ -404,14 +405,14 @@ class _Draft:
         """What Hydra makes of them. Lines that it refuses are problems and left out."""
         try:
             return self._here.compose(lines)
-        except _REFUSALS as error:
+        except REFUSALS as error:
             if not lines:
                 raise ConfigError(f"{self._here.config_name}.yaml does not compose: {error}") from error
         accepted: list[str] = []
         for line in lines:
             try:
                 self._here.compose([*accepted, line])
-            except _REFUSALS as error:
+            except REFUSALS as error:
                 self.problems.append(self._refused(line, error))
             else:
                 accepted.append(line)
@@ -420,7 +421,10 @@ class _Draft:
     def _refused(self, line: str, error: Exception) -> Problem:
         key = line.partition("=")[0].lstrip("+~")
         told = str(error.__cause__ or error).splitlines()[0]
-        if "No match in the defaults list" in str(error):
+        if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+            where = error.problem_mark
+            told = f"{where.name} cannot be read at line {where.line + 1}, column {where.column + 1}: {error.problem}"
+        elif "No match in the defaults list" in str(error):
             told = self._how_to_switch_on(key)
         elif line.startswith("+") and "Multiple values" in told:
             told = f"is chosen already; write {line.lstrip('+')}"

@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.settings.composition import CONF, compose, composer
+from pipeline.settings.composition import CONF, REFUSALS, compose, composer
 from pipeline.settings.schema import Settings
 from pipeline.settings.validation import plain_values, validated
 from pipeline.settings.wording import Problem
@@ -117,7 +117,8 @@ def _base(choices: tuple[str, ...], config_name: str, config_dir: Path | None) -
 def _sections(choices: Sequence[str], folder: Path) -> dict[str, Any]:
     """By the name of its group, what each option says whose file speaks of its own section alone."""
     paths = {line.partition("=")[0]: folder / f"{line.replace('=', '/')}.yaml" for line in choices}
-    return {group: _content(path) for group, path in paths.items() if "/" not in group and _speaks_of_itself(path)}
+    alone = {group: _content(path) for group, path in paths.items() if "/" not in group and _speaks_of_itself(path)}
+    return {group: content for group, content in alone.items() if isinstance(content, dict)}
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _composed(choices: tuple[str, ...], config_name: str, config_dir: Path | Non
     with composer(config_name, config_dir, search_path) as here:
         try:
             config = here.compose([text for text in choices if text not in search_path])
-        except (HydraException, OmegaConfBaseException):
+        except REFUSALS:
             return None
     chosen = {str(group): option for group, option in config.hydra.runtime.choices.items()}
     with open_dict(config):
@@ -181,14 +182,18 @@ def _speaks_of_itself(path: Path) -> bool:
     can be seen."""
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError:  # in another folder
+    except (OSError, ValueError):  # in another folder; no text
         return False
     return not any(word in text for word in ("@package", "defaults", _FROM_HYDRA))
 
 
 @functools.lru_cache(maxsize=256)
 def _content(path: Path) -> Any:
-    return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    """None where it cannot be read: Hydra says why."""
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except REFUSALS:
+        return None
 
 
 def _with_values(base: Any, values: Sequence[Override]) -> Settings | None:
