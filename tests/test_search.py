@@ -72,8 +72,7 @@ def own_conf(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path
 
 @pytest.fixture
 def conf(own_conf: Path) -> Iterator[Path]:
-    """A copy of conf/ that a search may add its best to: the same for all tests, since Hydra reads
-    another anew."""
+    """A copy of conf/ that a search may add its best to: the same for all, since Hydra reads another anew."""
     before = {*own_conf.rglob("*.yaml")}
     yield own_conf
     for best in {*own_conf.rglob("*.yaml")} - before:
