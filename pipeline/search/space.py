@@ -151,14 +151,11 @@ class Space:
     def check(self, compose: Callable[[list[str]], object]) -> None:
         """Compose every value. Raises ConfigError with all that do not, each with what `compose` says of it.
 
-        Values of several dimensions are tried together, which takes a third of the time; where that fails, alone. What
-        a trial always has is always among them, so that what is learnt in composing them serves the trials.
+        Values of several dimensions are tried together, which takes a third of the time; where that fails, alone.
         """
         problems: list[str] = []
-        always = {each.key: each.values.probes()[0] for each in self.dimensions if not (each.when or each.list_part)}
         for values, together in _packed(self.probes()):
-            everything = [f"{key}={value}" for key, value in (always | values).items()]
-            if _refusal(compose, [*self.fixed, *everything]):
+            if _refusal(compose, [*self.fixed, *(f"{key}={value}" for key, value in values.items())]):
                 for probe in together:
                     if told := _refusal(compose, [*self.fixed, *probe]):
                         problems.append(f"{' '.join(probe)}: {told}")
