@@ -25,7 +25,7 @@ from pipeline.folds import plan, refit_replica, replicas
 from pipeline.models.mlp import Residual
 from pipeline.results import Status
 from pipeline.settings import compose_variation as compose
-from tests.engines.conformance import EngineConformance, assert_same, nobody, small, three_classes
+from tests.engines.conformance import EngineConformance, assert_same, nobody, small, three_classes, trained
 
 
 class TestLightning(EngineConformance):
@@ -279,6 +279,34 @@ def test_a_network_that_cannot_be_stacked_trains_its_folds_one_by_one() -> None:
         again = engines.create(settings).predict(member, fitted, data, member.split.score)
         np.testing.assert_allclose(again, fitted.predictions, rtol=1e-9)
         assert np.mean(fitted.predictions.argmax(1) == data.targets[member.split.score]) > 0.6
+
+
+class MeanSurprise(nn.Module):
+    """A user's loss that knows no `reduction`."""
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(logits, targets)
+
+
+def test_a_loss_that_takes_the_mean_by_itself_scores_each_fold_on_its_own_rows_alone() -> None:
+    data = three_classes(153)
+    foreign = "loss._target_=tests.engines.test_lightning.MeanSurprise"
+    own = small("allow_targets=[tests.engines.test_lightning]", "~loss.label_smoothing", foreign)
+    scored = trained([own], data)
+    assert len({len(one.predictions) for one in scored}) > 1, "folds of one length would not tell"
+    for got, expected in zip(scored, trained([small()], data), strict=True):
+        losses = [[epoch.scores["loss"] for epoch in one.history] for one in (got, expected)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce"])
+def test_answers_do_not_depend_on_who_is_scored_beside(loss: str) -> None:
+    data = three_classes()
+    settings = small("trainer.precision=32-true", "optimizer.lr=1e-30", f"loss={loss}")  # as they were drawn
+    members = replicas(data, settings, plan(data, settings))
+    for member, one in zip(members, engines.create(settings).fit(members, data, nobody), strict=True):
+        (alone,) = engines.create(settings).fit([member], data, nobody)
+        assert np.array_equal(one.predictions, alone.predictions)
 
 
 def test_a_stack_that_memory_does_not_hold_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.engines.lightning.augmenting import Mix
-from pipeline.engines.lightning.goals import Decisions, Goal, Labels, Shares, Values
+from pipeline.engines.lightning.goals import Decisions, Goal, Labels, Shares, Values, log_softmax
 from pipeline.errors import ConfigError
 from pipeline.models.losses import QuantileLoss
 
@@ -59,6 +59,7 @@ class Criterion:
         class_weights: Tensor | None = None,
         smoothing: Tensor | None = None,
         mix: Mix | None = None,
+        counted: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Weighted loss and weight of every row; the loss of a replica is Σ loss / Σ weight over its rows.
 
@@ -66,6 +67,7 @@ class Criterion:
         class_weights: (R, classes); None for all ones, and none come back.
         smoothing: (R, 1) label smoothing of each replica's cross-entropy; None where it is the configured one for all.
         mix: a row that is mixed with another has two labels, and counts with each in proportion.
+        counted: (R, B) rows that are to matter; the losses of others mean nothing.
         """
         if mix is not None:
             own = self.rows(logits, targets, class_weights, smoothing)
@@ -73,13 +75,29 @@ class Criterion:
             losses, weights = (_blend(*pair, mix) for pair in zip(own, other, strict=True))
             assert losses is not None
             return losses, weights
-        weights = None if class_weights is None else class_weights.gather(1, targets)
-        if smoothing is None and weights is not None and self.smoothing > 0:
-            smoothing = logits.new_tensor([[self.smoothing]])
-        if smoothing is not None:
-            return self._smoothed(logits, targets, class_weights, smoothing), weights
-        losses = self._plain(logits, targets)
-        return (losses if weights is None else losses * weights), weights
+        if isinstance(self._loss, nn.CrossEntropyLoss):
+            return self._surprise(log_softmax(logits), targets, class_weights, smoothing)
+        losses = self._plain(logits, targets, counted)
+        if class_weights is None:
+            return losses, None
+        weights = class_weights.gather(1, targets)
+        return losses * weights, weights
+
+    def scored(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        class_weights: Tensor | None,
+        smoothing: Tensor | None,
+        counted: Tensor,
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """What `rows` and `probabilities` give; a softmax that both need is computed once."""
+        if not isinstance(self._loss, nn.CrossEntropyLoss):
+            both = self.rows(logits, targets, class_weights, smoothing, counted=counted)
+            return *both, self.probabilities(logits)
+        log_p = log_softmax(logits)
+        losses, weights = self._surprise(log_p, targets, class_weights, smoothing)
+        return losses, weights, log_p.exp_().permute(1, 2, 0)
 
     @torch.no_grad()
     def goals(
@@ -193,13 +211,16 @@ class Criterion:
             return p / p.sum(-1, keepdim=True)
         return logits.softmax(-1)
 
-    def _plain(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def _plain(self, logits: Tensor, targets: Tensor, counted: Tensor | None) -> Tensor:
         """(R, B) losses without class weights."""
         shape = targets.shape[:2]
         outputs = logits.shape[-1]
         if not self._by_row:
             # A loss that reduces by itself must not mix replicas: one call each, its mean stands for every row.
-            means = [self._loss(replica, own) for replica, own in zip(logits, targets, strict=True)]
+            pairs: Iterator[tuple[Tensor, Tensor]] = zip(logits, targets, strict=True)
+            if counted is not None:
+                pairs = ((z[own], y[own]) for (z, y), own in zip(pairs, counted, strict=True))
+            means = [self._loss(z, y) if len(y) else z.new_zeros(()) for z, y in pairs]
             return torch.stack(means)[:, None].expand(shape)
         logits, targets = logits.flatten(0, 1), targets.flatten(0, 1)
         if self.task == "regression":
@@ -215,14 +236,21 @@ class Criterion:
             losses = self._loss(logits, targets)
         return losses.view(shape)  # type: ignore[no-any-return]
 
-    @staticmethod
-    def _smoothed(logits: Tensor, targets: Tensor, class_weights: Tensor | None, smoothing: Tensor) -> Tensor:
-        """Label smoothing as torch defines it; its own form takes one number and one weight vector for all."""
-        surprise = -F.log_softmax(logits, dim=-1)
+    def _surprise(
+        self, log_p: Tensor, targets: Tensor, class_weights: Tensor | None, smoothing: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """`rows` of cross-entropy, from logarithms of probabilities (classes, R, B), which are left as they are.
+
+        Label smoothing as torch defines it; its own form takes one number and one weight vector for all.
+        """
+        weights = None if class_weights is None else class_weights.gather(1, targets)
         if class_weights is not None:
-            surprise = surprise * class_weights[:, None]
-        true_class = surprise.gather(-1, targets[..., None])[..., 0]
-        return (1 - smoothing) * true_class + smoothing * surprise.mean(-1)
+            log_p = log_p * class_weights.T[..., None]
+        true_class = log_p.gather(0, targets[None])[0]
+        epsilon = self.smoothing if smoothing is None else smoothing
+        if not isinstance(epsilon, Tensor) and epsilon == 0:
+            return -true_class, weights
+        return (epsilon - 1) * true_class - epsilon * log_p.mean(0), weights
 
     @staticmethod
     def _one_hot(targets: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:

@@ -88,9 +88,11 @@ def _pick(data: Tensor, rows: Tensor) -> Tensor:
 
 
 def _normalize(x: Tensor, shift: Tensor, inverse_scale: Tensor) -> Tensor:
+    spent = None
     if not x.is_floating_point():  # a kernel that mixes bytes with floats converts them one by one, many times slower
         x = x.to(shift.dtype)
-    return torch.sub(x, shift).to(shift.dtype).mul_(inverse_scale)
+        spent = x if x.dim() >= shift.dim() else None  # else each replica gets a copy of its own
+    return torch.sub(x, shift, out=spent).to(shift.dtype).mul_(inverse_scale)
 
 
 class Batch(NamedTuple):

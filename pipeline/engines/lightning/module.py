@@ -53,9 +53,12 @@ from pipeline.metrics import metrics_of
 from pipeline.results import Epoch, LayerState, Status
 from pipeline.streams import stream_seed
 
-_NUMBERS_AT_ONCE = 2**23  # inputs and units of all rows and replicas in one pass of the evaluation of an MLP
+_NUMBERS_AT_ONCE = 2**21  # inputs and units of all rows and replicas in one pass of the evaluation of an MLP
 _ROWS_AT_ONCE = 1024  # of what keeps a number for every place of an image and channel, or step of a sequence
 _ON_A_GPU = 16  # times as many, to keep it busy
+_VECTOR = 16
+"""Rows of a replica are scored in multiples of so many: numbers left over, fewer than a vector of the CPU has, may be
+rounded otherwise, and then a replica's answers would depend on its neighbours."""
 _STEPS_PER_BLOCK = 50
 
 
@@ -341,9 +344,8 @@ class ReplicaModule(LightningModule):
         targets = self._targets[rows]
         return targets if self.data.task != "regression" else (targets - self._target_shift) / self._target_scale
 
-    def _answers(self, logits: Tensor) -> Tensor:
-        """(R, B, outputs) probabilities, or values in their own units."""
-        answers = self.criterion.probabilities(logits)
+    def _in_their_units(self, answers: Tensor) -> Tensor:
+        """(R, B, outputs) probabilities as they are, or values in their own units."""
         if self.data.task != "regression":
             return answers
         return answers * self._target_scale[..., None] + self._target_shift[..., None]
@@ -456,15 +458,14 @@ class ReplicaModule(LightningModule):
 
     @torch.no_grad()
     def _score(self, rows: Sequence[np.ndarray]) -> tuple[list[float], list[np.ndarray]]:
-        """Loss and predictions of each replica on its own rows; ragged lengths are padded and cut again."""
+        """Loss and predictions of each replica on its own rows, repeated up to a common length and cut again."""
         lengths = [len(own) for own in rows]
         if max(lengths) == 0:
             return [float("nan")] * len(rows), [np.empty((0, 0), np.float32)] * len(rows)
-        padded = np.zeros((len(rows), max(lengths)), dtype=np.int64)
-        for replica, own in enumerate(rows):
-            padded[replica, : len(own)] = own
+        width = max(lengths) if isinstance(self.network, SingleNetwork) else -(-max(lengths) // _VECTOR) * _VECTOR
+        padded = np.stack([np.resize(own if len(own) else [0], width) for own in rows])
         index = torch.from_numpy(padded).to(self.device)
-        valid = torch.arange(max(lengths), device=self.device) < torch.tensor(lengths, device=self.device)[:, None]
+        valid = torch.arange(width, device=self.device) < torch.tensor(lengths, device=self.device)[:, None]
         total, weight = self._losses.new_zeros(2, len(rows))
         parts = []
         at_once = self._rows_at_once()
@@ -472,10 +473,11 @@ class ReplicaModule(LightningModule):
             with self.trainer.precision_plugin.forward_context():
                 logits = self.network(self._inputs(chunk))
             logits = logits.to(self._losses.dtype)
-            loss, weights = self.criterion.rows(logits, self._learnt(chunk), self._class_weights, self._smoothing)
+            targets = self._learnt(chunk)
+            loss, weights, answers = self.criterion.scored(logits, targets, self._class_weights, self._smoothing, use)
             total += (loss * use).sum(1)
             weight += (use if weights is None else weights * use).sum(1)
-            parts.append(self._answers(logits))
+            parts.append(self._in_their_units(answers))
         outputs = fetched(torch.cat(parts, dim=1))
         mean = (total / weight).cpu().tolist()
         return mean, [outputs[replica, :length].copy() for replica, length in enumerate(lengths)]
@@ -488,7 +490,8 @@ class ReplicaModule(LightningModule):
         if isinstance(self.network, StackedNetwork) and not images:
             units = sum(layer.weight.shape[1] for layer in layers if isinstance(layer, StackedLinear))
             most = _NUMBERS_AT_ONCE // (units + int(np.prod(self.active[0].replica.shape(self.data))))
-        return max(1, most * (_ON_A_GPU if self.device.type == "cuda" else 1) // len(self.active))
+        at_once = max(1, most * (_ON_A_GPU if self.device.type == "cuda" else 1) // len(self.active))
+        return at_once if at_once < _VECTOR else at_once // _VECTOR * _VECTOR
 
     def _leave_and_enter(self) -> None:
         """Finished replicas leave, so that the others no longer pay for them; others may enter. Nobody ends the fit."""
