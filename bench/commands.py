@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.terminal import opened
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+_FIELDS = re.compile(r"^(\w+): +(\d+ kB)", re.MULTILINE)
 _EPOCHS = re.compile(rb"\| *([0-9]+)/[0-9]+ epochs")
 
 
@@ -187,10 +188,11 @@ def memory() -> Iterator[dict[str, Any]]:
 
 
 def peak_memory(arguments: Sequence[str], folder: Path) -> dict[str, float]:
-    """Most MB of memory that the command took with all its children, and by itself."""
+    """Most MB of memory that the command took with all its children and by itself, and how much of each were pages of
+    files, which the system may drop: code of libraries and mapped data."""
     import psutil
 
-    tree = alone = 0.0
+    tree = alone = _Taken(0, 0)
     with tempfile.TemporaryFile("w+") as errors:
         command = subprocess.Popen(
             [sys.executable, *arguments], cwd=folder, env=_environment(folder), stdout=subprocess.DEVNULL, stderr=errors
@@ -198,12 +200,20 @@ def peak_memory(arguments: Sequence[str], folder: Path) -> dict[str, float]:
         process = psutil.Process(command.pid)
         while command.poll() is None:
             each = [_taken(one) for one in (process, *_children(process))]
-            tree, alone = max(tree, sum(each)), max(alone, each[0])
+            tree, alone = max(tree, _Taken(*map(sum, zip(*each, strict=True)))), max(alone, each[0])
             time.sleep(0.02)
         errors.seek(0)
         if command.returncode:
             raise RuntimeError(f"{' '.join(arguments)} ended with {command.returncode}: {errors.read()[-2000:]}")
-    return {"tree": round(tree / 1e6, 1), "alone": round(alone / 1e6, 1)}
+    peaks = {"tree": tree.all, "tree_files": tree.of_files, "alone": alone.all, "alone_files": alone.of_files}
+    return {name: round(size / 1e6, 1) for name, size in peaks.items()}
+
+
+class _Taken(NamedTuple):
+    """Bytes."""
+
+    all: int
+    of_files: int
 
 
 def _children(process: Any) -> list[Any]:
@@ -216,12 +226,15 @@ def _children(process: Any) -> list[Any]:
     return found
 
 
-def _taken(process: Any) -> float:
-    """Bytes in memory. A page that several processes share is charged in parts on Linux, in full to each elsewhere."""
+def _taken(process: Any) -> _Taken:
+    """A page that several processes share is charged in parts on Linux, in full to each elsewhere."""
     import psutil
 
+    rollup = Path(f"/proc/{process.pid}/smaps_rollup")
     try:
-        used = process.memory_full_info()
-    except psutil.NoSuchProcess:
-        return 0.0
-    return float(getattr(used, "pss", used.rss))
+        if not sys.platform.startswith("linux"):
+            return _Taken(process.memory_info().rss, 0)
+        sizes = {name: int(value.split()[0]) * 1024 for name, value in _FIELDS.findall(rollup.read_text())}
+    except (psutil.NoSuchProcess, OSError):
+        return _Taken(0, 0)
+    return _Taken(sizes.get("Pss", 0), sizes.get("Pss_File", 0))

@@ -148,17 +148,20 @@ def startup(section: Section) -> list[str]:
 def memory(section: Section) -> list[str]:
     """Peaks, and what another fold takes of it."""
     sweep, folds = section["sweep"], {int(count): peak for count, peak in section["folds"].items()}
-    lines = [["a short default sweep, with its children", "5", f"{sweep['tree']:,.0f}"]]
-    lines += [["a training", str(count), f"{peak['alone']:,.0f}"] for count, peak in folds.items()]
+    peaks = [("a short default sweep, with its children", 5, sweep["tree"], sweep["tree_files"])]
+    peaks += [("a training", count, peak["alone"], peak["alone_files"]) for count, peak in folds.items()]
+    lines = [[what, str(count), f"{peak:,.0f}", f"{peak - of_files:,.0f}"] for what, count, peak, of_files in peaks]
     (few, least), *_, (many, most) = folds.items()
-    each = (most["alone"] - least["alone"]) / (many - few)
+    own = [peak["alone"] - peak["alone_files"] for peak in (least, most)]
+    each = (own[1] - own[0]) / (many - few)
     weights = section["parameters"] * 4 / 1e6
     told = (
         f"Another fold takes {each:.0f} MB: {each / weights:.1f} times the {weights:.1f} MB of its weights (gradients, "
         "Adam's moments and the update's scratch are as large). Its 48,000 rows would take 38 MB as bytes, 151 MB as "
-        "floats."
+        "floats. Pages of files are code of libraries, of which the system keeps in memory what it has room "
+        "for; much of it is CUDA's, which comes with torch even where no GPU is."
     )
-    return ["### Memory", markdown(["what", "folds", "peak, MB"], lines), told]
+    return ["### Memory", markdown(["what", "folds", "peak, MB", "without pages of files, MB"], lines), told]
 
 
 def growth(section: Section) -> list[str]:
