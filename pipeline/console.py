@@ -8,13 +8,15 @@ from __future__ import annotations
 import atexit
 import functools
 import gc
+import logging
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -43,9 +45,29 @@ Observer = Callable[[Sequence[Epoch]], Collection[Key] | None]
 Task = Callable[[Settings, list[str]], object]
 """Receives the settings of one run and the overrides that made them."""
 
-# The interpreter looks for garbage twice more when it ends: among what torch and Lightning leave, that takes 3 seconds.
-# Registered before they are imported, this is the last thing it is told.
-atexit.register(gc.freeze)
+_leaves_with: int | None = None
+
+
+def leave(code: int) -> NoReturn:
+    """End the script with this exit code, without what Python does last: see `_end`."""
+    global _leaves_with
+    _leaves_with = code
+    sys.exit(code)
+
+
+def _end() -> None:
+    """The interpreter would look for garbage twice more, which takes 3 seconds among what torch and Lightning leave,
+    and take everything apart, which takes half a second and brings 150 MB of libraries back into memory."""
+    gc.freeze()
+    if _leaves_with is not None:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # whoever read it has left
+                stream.flush()
+        os._exit(_leaves_with)
+
+
+atexit.register(_end)  # before torch and Lightning are imported, so that it is called after whatever they register
 
 _PLAIN_EVERY = 10.0  # seconds between two lines where there is no terminal
 

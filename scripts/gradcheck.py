@@ -89,4 +89,4 @@ def report(checks: Mapping[str, list[Check]]) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(console.exit_code(lambda: check(sys.argv[1:])))
+    console.leave(console.exit_code(lambda: check(sys.argv[1:])))

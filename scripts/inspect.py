@@ -47,4 +47,4 @@ def show(overrides: list[str]) -> None:
 if __name__ == "__main__":
     from pipeline import console
 
-    sys.exit(console.exit_code(lambda: show(sys.argv[1:])))
+    console.leave(console.exit_code(lambda: show(sys.argv[1:])))

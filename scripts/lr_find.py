@@ -7,7 +7,6 @@ and names the rate where it falls fastest. Exit codes: 0 done · 2 a bad config 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from pipeline import console
@@ -54,4 +53,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(console.exit_code(lambda: find(_arguments())))
+    console.leave(console.exit_code(lambda: find(_arguments())))

@@ -62,4 +62,4 @@ def _arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     asked = _arguments()
-    sys.exit(console.exit_code(lambda: main(asked)))
+    console.leave(console.exit_code(lambda: main(asked)))

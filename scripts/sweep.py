@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from pipeline import console
@@ -46,4 +45,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(console.exit_code(lambda: sweep(_parser().parse_intermixed_args())))
+    console.leave(console.exit_code(lambda: sweep(_parser().parse_intermixed_args())))

@@ -5,8 +5,6 @@ Exit codes: 0 done · 2 a bad config or bad input, told in one message · 130 in
 
 from __future__ import annotations
 
-import sys
-
 from pipeline import console
 from pipeline.ranks import leads
 from pipeline.settings import Settings
@@ -26,4 +24,4 @@ def train(settings: Settings, overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(console.main(train))
+    console.leave(console.main(train))

@@ -203,4 +203,4 @@ def number(value: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(console.exit_code(lambda: main(sys.argv[1:])))
+    console.leave(console.exit_code(lambda: main(sys.argv[1:])))

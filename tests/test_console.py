@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -77,6 +78,26 @@ def test_other_exits_keep_their_code() -> None:
     with pytest.raises(SystemExit) as caught:
         console.exit_code(raising(SystemExit(7)))
     assert caught.value.code == 7
+
+
+def test_a_script_that_leaves_loses_nothing(tmp_path: Path) -> None:
+    script = f"""
+import atexit, threading, time
+from pathlib import Path
+from pipeline import console
+
+def note(text):
+    with open({str(tmp_path / "ended")!r}, "a") as file:
+        file.write(text)
+
+atexit.register(note, "told at the end")
+threading.Thread(target=lambda: (time.sleep(0.3), note("thread, "))).start()
+print("last words", end="")
+console.leave(3)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "last words", "")
+    assert (tmp_path / "ended").read_text() == "thread, told at the end"
 
 
 def test_observers_are_all_called_and_their_wishes_united() -> None:
