@@ -45,13 +45,13 @@ Observer = Callable[[Sequence[Epoch]], Collection[Key] | None]
 Task = Callable[[Settings, list[str]], object]
 """Receives the settings of one run and the overrides that made them."""
 
-_leaves_with: int | None = None
+_left: tuple[object, int] | None = None
 
 
 def leave(code: int) -> NoReturn:
-    """End the script with this exit code, without what Python does last: see `_end`."""
-    global _leaves_with
-    _leaves_with = code
+    """End the script with this exit code, and the process without what Python does last: see `_end`."""
+    global _left
+    _left = (sys.modules["__main__"], code)
     sys.exit(code)
 
 
@@ -59,12 +59,12 @@ def _end() -> None:
     """The interpreter would look for garbage twice more, which takes 3 seconds among what torch and Lightning leave,
     and take everything apart, which takes half a second and brings 150 MB of libraries back into memory."""
     gc.freeze()
-    if _leaves_with is not None:
+    if _left is not None and _left[0] is sys.modules["__main__"]:  # else another program ran the script, and goes on
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):  # whoever read it has left
                 stream.flush()
-        os._exit(_leaves_with)
+        os._exit(_left[1])
 
 
 atexit.register(_end)  # before torch and Lightning are imported, so that it is called after whatever they register

@@ -100,6 +100,20 @@ console.leave(3)
     assert (tmp_path / "ended").read_text() == "thread, told at the end"
 
 
+def test_a_program_that_runs_a_script_goes_on_and_has_an_end_of_its_own() -> None:
+    program = """
+import runpy, sys
+sys.argv = ["scripts/train.py", "--help"]
+try:
+    runpy.run_path("scripts/train.py", run_name="__main__")
+except SystemExit as end:
+    sys.exit(5 + end.code)
+"""
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, check=False)
+    assert done.returncode == 5
+
+
 def test_observers_are_all_called_and_their_wishes_united() -> None:
     heard: list[str] = []
 
