@@ -244,12 +244,12 @@ class ReplicaModule(LightningModule):
                     relearn_statistics(self.network, (self._inputs(self._own_part(rows, 1)) for rows in self._rows))
             yield
 
-    def _backward(self, batch: Batch, keep: Tensor | None) -> Tensor:
+    def _backward(self, batch: Batch, mask: Tensor | None) -> Tensor:
         """Losses (R,) of the batch, with gradients of every replica's mean loss over it in the arena.
 
-        keep: the units that dropout keeps, (R, B, units).
+        mask: dropout's, (R, B, units).
         """
-        mask = None if keep is None else self._own_part(keep, 1) * self._keep_scale
+        mask = None if mask is None else self._own_part(mask, 1)
         loss = self._gradients(batch, mask) if self._parts == 1 else self._gradients_in_parts(batch, mask)
         if self._processes > 1:
             self._add_up(self.arena.grads, loss)
@@ -549,8 +549,6 @@ class ReplicaModule(LightningModule):
         self._target_scale = stacked([np.array([replica.preparation.target_scale]) for replica in replicas])
         weights = [replica.class_weights for replica in replicas if replica.class_weights is not None]
         self._class_weights = stacked(weights) if weights else None
-        dropped = [replica.settings.model.dropout for replica in replicas]
-        self._keep_scale = stacked([np.array([[1 / (1 - p)]]) for p in dropped])
         self._masks = DropoutMasks(replicas, [member.epoch for member in self.active], self.network, self.steps)
         smoothings = [replica.settings.loss.arguments.get("label_smoothing", 0) for replica in replicas]
         as_built = set(smoothings) == {self.criterion.smoothing}
