@@ -85,19 +85,21 @@ def test_a_script_that_leaves_loses_nothing(tmp_path: Path) -> None:
 import atexit, threading, time
 from pathlib import Path
 from pipeline import console
+from multiprocessing.util import Finalize
 
 def note(text):
     with open({str(tmp_path / "ended")!r}, "a") as file:
         file.write(text)
 
-atexit.register(note, "told at the end")
+Finalize(None, note, ["finalized"], exitpriority=10)  # as the process that writes to MLflow is waited for
+atexit.register(note, "told at the end, ")
 threading.Thread(target=lambda: (time.sleep(0.3), note("thread, "))).start()
 print("last words", end="")
 console.leave(3)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (3, "last words", "")
-    assert (tmp_path / "ended").read_text() == "thread, told at the end"
+    assert (tmp_path / "ended").read_text() == "thread, told at the end, finalized"
 
 
 def test_a_program_that_runs_a_script_goes_on_and_has_an_end_of_its_own() -> None:
