@@ -67,7 +67,7 @@ def _end() -> None:
         os._exit(_left[1])
 
 
-atexit.register(_end)  # before torch and Lightning are imported, so that it is called after whatever they register
+atexit.register(_end)  # before multiprocessing, torch and Lightning are imported: called after what they register
 
 _PLAIN_EVERY = 10.0  # seconds between two lines where there is no terminal
 

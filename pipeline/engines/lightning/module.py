@@ -54,8 +54,9 @@ from pipeline.results import Epoch, LayerState, Status
 from pipeline.streams import stream_seed
 
 _NUMBERS_AT_ONCE = 2**21  # inputs and units of all rows and replicas in one pass of the evaluation of an MLP
+_NUMBERS_ON_A_GPU = 2**27  # to keep it busy
 _ROWS_AT_ONCE = 1024  # of what keeps a number for every place of an image and channel, or step of a sequence
-_ON_A_GPU = 16  # times as many, to keep it busy
+_ROWS_ON_A_GPU = 2**14
 _VECTOR = 16
 """Rows of a replica are scored in multiples of so many: numbers left over, fewer than a vector of the CPU has, may be
 rounded otherwise, and then a replica's answers would depend on its neighbours."""
@@ -484,13 +485,15 @@ class ReplicaModule(LightningModule):
 
     def _rows_at_once(self) -> int:
         """Of each replica in one pass of the evaluation, so that what they make takes some tens of megabytes."""
+        on_a_gpu = self.device.type == "cuda"
         layers = list(self.network.modules())
         images = any(isinstance(layer, StackedConv2d | StackedRecurrent) for layer in layers)
-        most = _ROWS_AT_ONCE
+        most = _ROWS_ON_A_GPU if on_a_gpu else _ROWS_AT_ONCE
         if isinstance(self.network, StackedNetwork) and not images:
             units = sum(layer.weight.shape[1] for layer in layers if isinstance(layer, StackedLinear))
-            most = _NUMBERS_AT_ONCE // (units + int(np.prod(self.active[0].replica.shape(self.data))))
-        at_once = max(1, most * (_ON_A_GPU if self.device.type == "cuda" else 1) // len(self.active))
+            numbers = _NUMBERS_ON_A_GPU if on_a_gpu else _NUMBERS_AT_ONCE
+            most = numbers // (units + int(np.prod(self.active[0].replica.shape(self.data))))
+        at_once = max(1, most // len(self.active))
         return at_once if at_once < _VECTOR else at_once // _VECTOR * _VECTOR
 
     def _leave_and_enter(self) -> None:
