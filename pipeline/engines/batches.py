@@ -40,6 +40,14 @@ def epoch_rows(replica: Replica, epoch: int) -> np.ndarray:
     return np.resize(order, (steps, size))  # repeats the order from its start where it is too short
 
 
+def side_by_side(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
+    """Row numbers of replicas as (R, length): who has fewer begins again with its own, who has none has row 0.
+
+    What is repeated must not count; but it is computed, and another's rows may hold anything.
+    """
+    return np.stack([np.resize(own if len(own) else [0], length) for own in rows])
+
+
 class Encodings:
     """The rows of a data set as the networks of a stack see them, before they are scaled.
 

@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 
 from pipeline.data import Dataset
 from pipeline.engines import Fitted, OnEpoch, Turn
-from pipeline.engines.batches import batch_size, epoch_rows, steps_per_epoch
+from pipeline.engines.batches import batch_size, epoch_rows, side_by_side, steps_per_epoch
 from pipeline.engines.inside import probe_rows, states
 from pipeline.engines.lightning.augmenting import Augmenter, Mix, augmenter
 from pipeline.engines.lightning.averaging import averages, relearn_statistics
@@ -464,8 +464,7 @@ class ReplicaModule(LightningModule):
         if max(lengths) == 0:
             return [float("nan")] * len(rows), [np.empty((0, 0), np.float32)] * len(rows)
         width = max(lengths) if isinstance(self.network, SingleNetwork) else -(-max(lengths) // _VECTOR) * _VECTOR
-        padded = np.stack([np.resize(own if len(own) else [0], width) for own in rows])
-        index = torch.from_numpy(padded).to(self.device)
+        index = torch.from_numpy(side_by_side(rows, width)).to(self.device)
         valid = torch.arange(width, device=self.device) < torch.tensor(lengths, device=self.device)[:, None]
         total, weight = self._losses.new_zeros(2, len(rows))
         parts = []

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.data import Dataset, Task
-from pipeline.engines.batches import Encodings, batch_size, steps_per_epoch
+from pipeline.engines.batches import Encodings, batch_size, side_by_side, steps_per_epoch
 from pipeline.engines.scratch.averaging import MovingAverage
 from pipeline.engines.scratch.clipping import CLIPPINGS, Clip, norms
 from pipeline.engines.scratch.components import arguments, fixed, look_up, stacked
@@ -79,7 +79,7 @@ class Stack:
         longest = lengths.max()
         if not longest:
             return np.full(len(rows), np.nan), [np.empty((0, 0), np.float32)] * len(rows)
-        padded = np.stack([np.resize(own if len(own) else [0], longest) for own in rows])
+        padded = side_by_side(rows, longest)
         counted = None if lengths.min() == longest else np.arange(longest) < lengths[:, None]
         logits = self.logits(padded)
         losses = self.loss.forward(logits, self.feed.targets(padded), counted)
