@@ -188,8 +188,8 @@ def memory() -> Iterator[dict[str, Any]]:
 
 
 def peak_memory(arguments: Sequence[str], folder: Path) -> dict[str, float]:
-    """Most MB of memory that the command took with all its children and by itself, and how much of each were pages of
-    files, which the system may drop: code of libraries and mapped data."""
+    """Most MB of memory that the command took with all its children and by itself, and how much of each were its
+    own: no pages of files, which the system may drop."""
     import psutil
 
     tree = alone = _Taken(0, 0)
@@ -205,15 +205,15 @@ def peak_memory(arguments: Sequence[str], folder: Path) -> dict[str, float]:
         errors.seek(0)
         if command.returncode:
             raise RuntimeError(f"{' '.join(arguments)} ended with {command.returncode}: {errors.read()[-2000:]}")
-    peaks = {"tree": tree.all, "tree_files": tree.of_files, "alone": alone.all, "alone_files": alone.of_files}
+    peaks = {"tree": tree.all, "tree_own": tree.own, "alone": alone.all, "alone_own": alone.own}
     return {name: round(size / 1e6, 1) for name, size in peaks.items()}
 
 
 class _Taken(NamedTuple):
-    """Bytes."""
+    """Bytes, and those of them that are no pages of files."""
 
     all: int
-    of_files: int
+    own: int
 
 
 def _children(process: Any) -> list[Any]:
@@ -233,8 +233,10 @@ def _taken(process: Any) -> _Taken:
     rollup = Path(f"/proc/{process.pid}/smaps_rollup")
     try:
         if not sys.platform.startswith("linux"):
-            return _Taken(process.memory_info().rss, 0)
+            resident = process.memory_info().rss
+            return _Taken(resident, resident)
         sizes = {name: int(value.split()[0]) * 1024 for name, value in _FIELDS.findall(rollup.read_text())}
     except (psutil.NoSuchProcess, OSError):
         return _Taken(0, 0)
-    return _Taken(sizes.get("Pss", 0), sizes.get("Pss_File", 0))
+    whole = sizes.get("Pss", 0)
+    return _Taken(whole, whole - sizes.get("Pss_File", 0))

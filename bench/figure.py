@@ -102,7 +102,7 @@ def _curves(sections: Mapping[str, Mapping[str, Any]]) -> Iterator[Curve]:
             yield "rows of 100 features, from a file", _SECONDS, [(one["rows"], one["seconds"]) for one in counts]
             yield "rows of 100 features, from a file", _MEMORY, [(one["rows"], one["own"] / 1e6) for one in counts]
         if "sweep" in section:
-            folds = [(float(count), peak["alone"] - peak["alone_files"]) for count, peak in section["folds"].items()]
+            folds = [(float(count), peak["alone_own"]) for count, peak in section["folds"].items()]
             yield "folds, 784-512-512-10", _MEMORY, folds
 
 

@@ -148,12 +148,11 @@ def startup(section: Section) -> list[str]:
 def memory(section: Section) -> list[str]:
     """Peaks, and what another fold takes of it."""
     sweep, folds = section["sweep"], {int(count): peak for count, peak in section["folds"].items()}
-    peaks = [("a short default sweep, with its children", 5, sweep["tree"], sweep["tree_files"])]
-    peaks += [("a training", count, peak["alone"], peak["alone_files"]) for count, peak in folds.items()]
-    lines = [[what, str(count), f"{peak:,.0f}", f"{peak - of_files:,.0f}"] for what, count, peak, of_files in peaks]
+    peaks = [("a short default sweep, with its children", 5, sweep["tree"], sweep["tree_own"])]
+    peaks += [("a training", count, peak["alone"], peak["alone_own"]) for count, peak in folds.items()]
+    lines = [[what, str(count), f"{peak:,.0f}", f"{own:,.0f}"] for what, count, peak, own in peaks]
     (few, least), *_, (many, most) = folds.items()
-    own = [peak["alone"] - peak["alone_files"] for peak in (least, most)]
-    each = (own[1] - own[0]) / (many - few)
+    each = (most["alone_own"] - least["alone_own"]) / (many - few)
     weights = section["parameters"] * 4 / 1e6
     told = (
         f"Another fold takes {each:.0f} MB: {each / weights:.1f} times the {weights:.1f} MB of its weights (gradients, "
