@@ -250,6 +250,7 @@ def test_after_a_kill_no_worker_is_left_and_the_next_call_goes_on(checkout: Path
     killed.communicate()
     wait_for(lambda: all(map(over, workers)))
     begun = {trial.number: trial.params for trial in study().trials if trial.state is TrialState.RUNNING}
+    assert len(begun) == 2
     code, out, err = sweep(checkout, *call)
     assert code == 0, err
     assert f"Cut off and first in line again: trials {', '.join(map(str, begun))}" in out
